@@ -1,0 +1,274 @@
+/**
+ * The program of a recorded MPI rank.
+ *
+ * Address-space changes and page touches are carried out in recorded order. Of its messages, those
+ * with the other rank of the pair are real RDMA writes from their true buffer to their true buffer:
+ * the receiver registers its buffer, posts a receive and tells the sender (READY); the sender, once
+ * it has met its own line too, registers its buffer and posts RDMA WRITE WITH IMMEDIATE; the receive
+ * is complete when the immediate data arrives. Before each send the program writes the buffer with
+ * bytes that depend on the message, so that stale data would be noticed.
+ *
+ * The program waits where the recorded one did: for messages inside a collective (ptx, prx) at its
+ * `ret`, for others (tx, rx) at their `done`, for those without a call at the next `call`; and before
+ * it unmaps a buffer that is still in use.
+ */
+import { Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
+import { hashText, NS, WR_RDMA_WRITE_WITH_IMM } from '../../transport/index.ts';
+import type { Mode, Scenario } from '../scenario/schema.ts';
+import { PROT_WRITE, type Trace, type TraceEvent, type TraceMessage } from '../trace/format.ts';
+import { addressOf, addressWords, CONTROL_READY, type RemoteBuffer } from './control-message.ts';
+import { Endpoint } from './endpoint.ts';
+import { Progress } from './progress.ts';
+import { type Lease, Registrations } from './registrations.ts';
+
+/** How the data queue pair is set up: retry for ever on RNR, as an MPI library would. */
+const dataPair = {
+  name: 'data',
+  timeout: 14,
+  retryCnt: 7,
+  rnrRetry: 7,
+  minRnrTimer: 12,
+  maxRdAtomic: 16,
+};
+
+/** A message that the program has begun and not yet been told to be done. */
+interface Outstanding {
+  readonly start: number;
+  readonly end: number;
+  /** The call or request it belongs to. */
+  readonly id: number;
+  readonly done: Completion<void>;
+}
+
+export interface ReplayOptions {
+  readonly scenario: Scenario;
+  readonly mode: Mode;
+  readonly seed: number;
+  readonly index: number;
+}
+
+export class Replay {
+  readonly progress: Progress;
+  private readonly endpoint: Endpoint;
+  private registrations: Registrations | undefined;
+  private outstanding: Outstanding[] = [];
+  /** READY of messages whose send has not been met yet, and sends that wait for their READY. */
+  private readonly ready = new Map<number, RemoteBuffer>();
+  private readonly waiting = new Map<number, (buffer: RemoteBuffer) => void>();
+  /** Receives by message number. */
+  private readonly receives = new Map<number, () => void>();
+  private heapEnd: number;
+  private readonly gapScale: number;
+
+  constructor(
+    private readonly host: Host,
+    private readonly trace: Trace,
+    private readonly peerRank: number,
+    private readonly options: ReplayOptions,
+  ) {
+    const { scenario, seed, index } = options;
+    const sends = trace.events.filter((event) => isSend(event) && event.peer === peerRank);
+    this.progress = new Progress(sends.length);
+    this.gapScale = scenario.replay?.gapScale ?? 0;
+    this.heapEnd = trace.brk;
+    this.endpoint = new Endpoint(
+      host,
+      {
+        seed,
+        localName: scenario.hosts[index]?.name ?? '',
+        remoteName: scenario.hosts[1 - index]?.name ?? '',
+        remoteLid: 2 - index,
+        mtuBytes: scenario.mtu,
+        queuePairs: [dataPair],
+      },
+      (words) => this.onControl(words),
+    );
+    host.spawn(`rank ${trace.rank}`, this.run());
+  }
+
+  private *run(): Sim<void> {
+    const { progress, host, trace } = this;
+    yield* this.restoreStart();
+    yield* this.endpoint.open();
+    this.registrations = new Registrations(host, this.endpoint.pd, this.options.mode);
+    progress.startedPs = host.node.now;
+    for (const event of trace.events) {
+      progress.position = `${trace.file}:${event.line} ${event.kind}`;
+      const computePs = Math.round(event.gapNs * NS * this.gapScale);
+      if (computePs > 0) yield computePs;
+      yield* this.step(event);
+    }
+    progress.position = 'waiting for the last messages';
+    yield* this.waitWhere(() => true);
+    progress.position = 'saying good-bye';
+    yield* this.endpoint.close();
+    progress.position = 'done';
+    progress.finished = true;
+  }
+
+  /** The address space as it was when recording began. */
+  private *restoreStart(): Sim<void> {
+    const { mm } = this.host;
+    mm.setBrk(this.trace.brk);
+    for (const event of this.trace.start) {
+      if (event.kind === 'map') yield* mm.mmap(event.address, event.length, event.prot);
+      else if (event.kind === 'res') mm.adopt(event.address, event.pageCount);
+    }
+  }
+
+  private *step(event: TraceEvent): Sim<void> {
+    const { mm } = this.host;
+    switch (event.kind) {
+      case 'mmap':
+        yield* this.beforeUnmap(event.address, event.length);
+        return yield* mm.mmap(event.address, event.length, event.prot);
+      case 'munmap':
+        yield* this.beforeUnmap(event.address, event.length);
+        return yield* mm.munmap(event.address, event.length);
+      case 'mremap':
+        yield* this.beforeUnmap(event.address, event.length);
+        if (event.newAddress !== event.address) {
+          yield* this.beforeUnmap(event.newAddress, event.newLength);
+        }
+        return yield* mm.mremap(event.address, event.length, event.newAddress, event.newLength);
+      case 'brk':
+        if (event.end < this.heapEnd) {
+          yield* this.beforeUnmap(event.end, this.heapEnd - event.end);
+        }
+        this.heapEnd = event.end;
+        return yield* mm.brk(event.end);
+      case 'madvise':
+        if (event.advice !== 'MADV_DONTNEED') return;
+        yield* this.beforeUnmap(event.address, event.length);
+        return yield* mm.madviseDontneed(event.address, event.length);
+      case 'mprotect':
+        return yield* mm.mprotect(event.address, event.length, event.prot);
+      case 'pf': {
+        const write = (mm.protectionOf(event.address) & PROT_WRITE) !== 0;
+        return yield* mm.touch(event.address, event.pageCount, write);
+      }
+      case 'tx':
+      case 'ptx':
+        if (event.peer === this.peerRank) yield* this.send(event);
+        return;
+      case 'rx':
+      case 'prx':
+        if (event.peer === this.peerRank && event.message > 0) yield* this.receive(event);
+        return;
+      case 'call':
+        return yield* this.waitWhere(({ id }) => id === 0);
+      case 'ret':
+      case 'done':
+        return yield* this.waitWhere(({ id }) => id === event.id);
+    }
+  }
+
+  /** Meets a send line: posts it if the peer is ready, else as soon as it is. */
+  private *send(event: TraceMessage): Sim<void> {
+    const { message } = event;
+    const done = new Completion<void>(`send of message ${message}`);
+    this.begin(event, done);
+    const buffer = this.ready.get(message);
+    if (buffer) {
+      this.ready.delete(message);
+      return yield* this.postSend(event, buffer, done);
+    }
+    this.waiting.set(message, (later) => {
+      this.host.spawn(`send ${message}`, this.postSend(event, later, done));
+    });
+  }
+
+  private *postSend(event: TraceMessage, to: RemoteBuffer, done: Completion<void>): Sim<void> {
+    const { host, endpoint, progress } = this;
+    const { address, bytes, message } = event;
+    const lease = yield* this.lease(event, false);
+    yield* host.mm.fillResident(address, event.length, this.pattern(message));
+    const postedPs = host.node.now;
+    const request = {
+      opcode: WR_RDMA_WRITE_WITH_IMM,
+      lkey: lease.region.lkey,
+      localAddress: address,
+      length: bytes,
+      rkey: to.rkey,
+      remoteAddress: to.address,
+      immediate: message,
+    };
+    yield* endpoint.post(0, request, (completion) => {
+      endpoint.requireSuccess(completion, `the write of message ${message}`);
+      progress.count(bytes, postedPs, completion.timePs);
+      lease.release();
+      done.resolve();
+    });
+  }
+
+  /** Meets a receive line: registers the buffer, posts a receive and tells the sender. */
+  private *receive(event: TraceMessage): Sim<void> {
+    const { message, address } = event;
+    const done = new Completion<void>(`receive of message ${message}`);
+    this.begin(event, done);
+    const lease = yield* this.lease(event, true);
+    this.receives.set(message, () => {
+      lease.release();
+      done.resolve();
+    });
+    yield* this.endpoint.postReceive(0, undefined, (completion) => {
+      this.endpoint.requireSuccess(completion, 'a receive');
+      const arrived = this.receives.get(completion.immediate);
+      this.receives.delete(completion.immediate);
+      arrived?.();
+    });
+    yield* this.endpoint.sendControl(CONTROL_READY, [
+      message,
+      lease.region.rkey,
+      ...addressWords(address),
+      event.bytes,
+    ]);
+  }
+
+  private onControl(words: readonly number[]): void {
+    if (words[0] !== CONTROL_READY) return;
+    const message = words[2] as number;
+    const buffer = { rkey: words[3] as number, address: addressOf(words, 4) };
+    const go = this.waiting.get(message);
+    this.waiting.delete(message);
+    if (go) go(buffer);
+    else this.ready.set(message, buffer);
+  }
+
+  private *lease({ address, length }: TraceMessage, writable: boolean): Sim<Lease> {
+    return yield* (this.registrations as Registrations).acquire(address, length, writable);
+  }
+
+  private begin({ address, length, id }: TraceMessage, done: Completion<void>): void {
+    this.outstanding.push({ start: address, end: address + length, id, done });
+  }
+
+  /** Waits for what still uses the range, then lets go of registrations of it. */
+  private *beforeUnmap(address: number, length: number): Sim<void> {
+    const end = address + length;
+    yield* this.waitWhere((message) => message.start < end && message.end > address);
+    yield* (this.registrations as Registrations).beforeUnmap(address, length);
+  }
+
+  private *waitWhere(selected: (message: Outstanding) => boolean): Sim<void> {
+    if (this.outstanding.length === 0) return;
+    const awaited = this.outstanding.filter(selected);
+    if (awaited.length === 0) return;
+    const place = this.progress.position;
+    for (const { done } of awaited) {
+      if (!done.done) this.progress.position = `${place} waits for the ${done.purpose}`;
+      yield* wait(done);
+    }
+    this.progress.position = place;
+    this.outstanding = this.outstanding.filter((message) => !awaited.includes(message));
+  }
+
+  /** A pattern that no other message of either side has. */
+  private pattern(message: number): number {
+    return hashText(`${this.trace.rank} ${message}`, this.options.seed);
+  }
+}
+
+function isSend(event: TraceEvent): event is TraceEvent & TraceMessage {
+  return event.kind === 'tx' || event.kind === 'ptx';
+}

@@ -1,0 +1,274 @@
+/**
+ * The adapter as a node: two ports, and which part each arriving frame goes to.
+ *
+ * Port 0 is the bus to its host, port 1 the wire. What follows an RDMA WRITE through the adapter:
+ * SEND_DOORBELL -> Requester.post -> Gather (DMA_READ, DMA_READ_DATA) -> Transmitter -> wire ->
+ * Responder.receive -> Translator -> DMA_WRITE, and the ACK back to Completer.receive -> COMPLETION.
+ * And a page fault: Responder.receive -> FaultEngine.raise -> PAGE_FAULT -> driver -> TABLE_UPDATE,
+ * FAULT_RESUME -> Commands -> FaultEngine.resume -> Responder.onResume.
+ */
+import {
+  assert,
+  BURST,
+  BURST_OFFSET,
+  BUS_DMA_READ_DATA,
+  BUS_RECV_DOORBELL,
+  BUS_SEND_DOORBELL,
+  FaultInjector,
+  FRAME_WORDS,
+  type FramePool,
+  Link,
+  Node,
+  OP_REQUEST,
+  opFlags,
+  packetWireBytes,
+  PAYLOAD_BYTES,
+  type Port,
+  QPS_RESET,
+  RECORD_FRAME_RECEIVED,
+  type TimePs,
+  TRAIN_COUNT,
+  TRAIN_SPACING,
+  W_DEST_QPN,
+  W_OPCODE,
+  W_PSN,
+} from '../transport/index.ts';
+import { BusPort } from './bus-port.ts';
+import { Commands } from './commands.ts';
+import { C, namedCounters, newCounters } from './counters.ts';
+import { FaultEngine } from './fault-engine.ts';
+import { MkeyTable } from './memory/region.ts';
+import { Translator } from './memory/translator.ts';
+import { cyclesPs, type HcaProfile } from './profile.ts';
+import { GatherTags } from './qp/gather-tags.ts';
+import { Timers } from './timers.ts';
+import { Transmitter } from './transmitter.ts';
+import { Resources } from './resources.ts';
+
+export interface HcaConfig {
+  /** Name of the host; the node is called `<name>.hca`. */
+  readonly name: string;
+  readonly seed: number;
+  readonly profile: HcaProfile;
+  /** Local identifier of the port, from 1. */
+  readonly lid: number;
+  readonly wire: {
+    /** 10^9 bits per second. */
+    readonly rateGbps: number;
+    /** One-way propagation, ps: the lookahead between adapters. */
+    readonly latencyPs: number;
+    /** Packets lost in a million, on the way out. */
+    readonly lossPpm: number;
+  };
+  /** Whether consecutive packets may travel as one frame; changes speed only. */
+  readonly trains: boolean;
+}
+
+/** Counters of one adapter as plain data. */
+export interface HcaReport {
+  readonly name: string;
+  readonly digest: string;
+  readonly counters: Record<string, number>;
+  readonly regions: readonly {
+    readonly lkey: number;
+    readonly rnr_naks: number;
+    readonly bytes_retransmitted: number;
+    readonly stall_ps: number;
+  }[];
+  readonly queuePairs: readonly {
+    readonly qpn: number;
+    readonly pd: number;
+    readonly state: number;
+    readonly packets_sent: number;
+    readonly packets_received: number;
+    readonly retransmitted_packets: number;
+    readonly rnr_naks_sent: number;
+    readonly rnr_naks_received: number;
+    readonly timeouts: number;
+    readonly sequence_naks_sent: number;
+    readonly duplicate_requests: number;
+  }[];
+}
+
+export class Hca {
+  readonly node: Node;
+  private readonly counters = newCounters();
+  private readonly mkeys = new MkeyTable();
+  private readonly resources: Resources;
+  private readonly tags = new GatherTags();
+  private readonly faults: FaultEngine;
+  private readonly commands: Commands;
+  private readonly busPort: Port;
+  private readonly wirePort: Port;
+  private readonly receiveIntervalPs: TimePs;
+  private readonly receiveLatencyPs: TimePs;
+  private receiveFreePs: TimePs = 0;
+
+  constructor(
+    config: HcaConfig,
+    private readonly pool: FramePool,
+  ) {
+    const { profile, wire } = config;
+    const node = new Node(`${config.name}.hca`, config.seed);
+    this.node = node;
+    this.busPort = node.addPort(profile.busLatencyPs, {
+      onFrame: (frame, now) => this.onBusFrame(frame, now),
+    });
+    this.wirePort = node.addPort(wire.latencyPs, {
+      onFrame: (frame, now) => this.onWireFrame(frame, now),
+    });
+    this.receiveIntervalPs = cyclesPs(profile, profile.receiveIntervalCycles);
+    this.receiveLatencyPs = cyclesPs(profile, profile.receivePipelineCycles);
+
+    const bus = new BusPort(node, this.busPort, pool, profile);
+    const translator = new Translator(this.mkeys, profile, this.counters);
+    this.resources = new Resources(this.mkeys, config.lid);
+    const transmitter = new Transmitter(
+      node,
+      this.wirePort,
+      pool,
+      new Link(wire.rateGbps, wire.latencyPs),
+      new FaultInjector(node.random('wire loss'), wire.lossPpm),
+      cyclesPs(profile, profile.sendPipelineCycles),
+      config.trains,
+      this.counters,
+    );
+    const timers = new Timers(node, {
+      onTimer: (qp, kind, now) => this.resources.queuePairs[qp].completer.onTimer(kind, now),
+    });
+    this.faults = new FaultEngine(node, bus, profile, this.counters);
+    const parts = {
+      node,
+      pool,
+      profile,
+      counters: this.counters,
+      bus,
+      translator,
+      faults: this.faults,
+      timers,
+      tags: this.tags,
+      transmitter,
+    };
+    this.resources.connect(parts);
+    this.commands = new Commands(parts, this.resources);
+  }
+
+  /** Counters by name, and per region and queue pair in order of creation. */
+  report(): HcaReport {
+    return {
+      name: this.node.name,
+      digest: this.node.digest.toString(),
+      counters: namedCounters(this.counters),
+      regions: this.mkeys.all.map((region) => ({
+        lkey: region.key,
+        rnr_naks: region.rnrNaks,
+        bytes_retransmitted: region.bytesRetransmitted,
+        stall_ps: region.stallPs,
+      })),
+      queuePairs: this.resources.queuePairs.map((qp) => ({
+        qpn: qp.qpn,
+        pd: qp.pd.number,
+        state: qp.state,
+        packets_sent: qp.packetsSent,
+        packets_received: qp.packetsReceived,
+        retransmitted_packets: qp.retransmittedPackets,
+        rnr_naks_sent: qp.rnrNaksSent,
+        rnr_naks_received: qp.rnrNaksReceived,
+        timeouts: qp.timeouts,
+        sequence_naks_sent: qp.sequenceNaksSent,
+        duplicate_requests: qp.duplicateRequests,
+      })),
+    };
+  }
+
+  /** Asserts that nothing is in flight inside the adapter at the end of a run. */
+  checkLeaks(): void {
+    assert(this.tags.inFlight === 0, 'DMA reads are still in flight', this.node);
+    assert(this.faults.inFlight === 0, 'page faults are still in flight', this.node);
+  }
+
+  private onBusFrame(frame: number, now: TimePs): void {
+    const { pool, node } = this;
+    this.busPort.take();
+    if (node.digest.enabled) {
+      pool.record(node.digest, RECORD_FRAME_RECEIVED, now, this.busPort.index, frame);
+    }
+    const words = pool.words;
+    const base = frame * FRAME_WORDS;
+    switch (words[base]) {
+      case BUS_DMA_READ_DATA: {
+        // The gather takes over the frame's reference on the burst.
+        const burst = words[base + BURST];
+        words[base + BURST] = 0;
+        const tag = words[base + 1];
+        pool.release(frame);
+        this.tags.arrived(tag, burst, now);
+        return;
+      }
+      case BUS_SEND_DOORBELL:
+        this.resources.findQueuePair(words[base + 1])?.requester.post(frame, now);
+        pool.release(frame);
+        return;
+      case BUS_RECV_DOORBELL: {
+        const qp = this.resources.findQueuePair(words[base + 1]);
+        if (qp !== undefined && qp.state !== QPS_RESET && !qp.receiveQueue.isFull) {
+          qp.receiveQueue.post(pool, frame);
+          if (!qp.canReceive) qp.flush(now);
+        }
+        pool.release(frame);
+        return;
+      }
+      default:
+        this.commands.submit(frame, now);
+    }
+  }
+
+  /** Takes packets off the wire: one, or those of a train that come before anything else here. */
+  private onWireFrame(frame: number, now: TimePs): void {
+    const { pool, node } = this;
+    const words = pool.words;
+    const base = frame * FRAME_WORDS;
+    this.onPacket(frame, now);
+    let left = words[base + TRAIN_COUNT] - 1;
+    let at = now;
+    while (left > 0) {
+      at += words[base + TRAIN_SPACING];
+      // The frame now stands for the rest of its train.
+      words[base + TRAIN_COUNT] = left;
+      words[base + W_PSN] = (words[base + W_PSN] + 1) & 0xffffff;
+      words[base + BURST_OFFSET] += words[base + PAYLOAD_BYTES];
+      if (at >= this.wirePort.clearUntil()) {
+        this.wirePort.hold(at);
+        return;
+      }
+      node.now = at;
+      this.onPacket(frame, at);
+      left--;
+    }
+    this.wirePort.take();
+    pool.release(frame);
+  }
+
+  private onPacket(frame: number, now: TimePs): void {
+    const { pool, node, counters } = this;
+    const words = pool.words;
+    const base = frame * FRAME_WORDS;
+    if (node.digest.enabled) {
+      pool.record(node.digest, RECORD_FRAME_RECEIVED, now, this.wirePort.index, frame);
+    }
+    const opcode = words[base + W_OPCODE];
+    counters[C.port_rcv_packets]++;
+    counters[C.port_rcv_data] += packetWireBytes(opcode, words[base + PAYLOAD_BYTES]) / 4;
+    const start = now > this.receiveFreePs ? now : this.receiveFreePs;
+    this.receiveFreePs = start + this.receiveIntervalPs;
+    const qp = this.resources.findQueuePair(words[base + W_DEST_QPN]);
+    if (qp === undefined) {
+      counters[C.state_drops]++;
+      return;
+    }
+    qp.packetsReceived++;
+    const readyPs = start + this.receiveLatencyPs;
+    if ((opFlags[opcode] & OP_REQUEST) !== 0) qp.responder.receive(frame, now, readyPs);
+    else qp.completer.receive(frame, now, readyPs);
+  }
+}

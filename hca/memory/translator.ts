@@ -1,0 +1,149 @@
+/**
+ * From (region, address) to page frames, with what that costs.
+ *
+ * Answers HIT, MISS or DENIED and the latency to charge. It never faults by itself and changes
+ * nothing but its cache: what a miss means is the caller's business.
+ */
+import {
+  ACCESS_LOCAL_WRITE,
+  ACCESS_READ,
+  ACCESS_REMOTE_READ,
+  ACCESS_REMOTE_WRITE,
+  ACCESS_WRITE,
+  BURST_MAX_PAGES,
+  type FramePool,
+  type TimePs,
+} from '../../transport/index.ts';
+import { C } from '../counters.ts';
+import type { HcaProfile } from '../profile.ts';
+import type { MkeyTable, Region } from './region.ts';
+import { TranslationCache } from './translation-cache.ts';
+
+/** Who wants to touch memory: each needs another right of the region. */
+export const LOCAL_READ = 0;
+export const LOCAL_WRITE = ACCESS_LOCAL_WRITE;
+export const REMOTE_READ = ACCESS_REMOTE_READ;
+export const REMOTE_WRITE = ACCESS_REMOTE_WRITE;
+
+/** Answers of `pages`. */
+export const XLT_HIT = 0;
+export const XLT_MISS = 1;
+
+export class Translator {
+  /** After `pages` or `gather`: what the look-ups cost. */
+  latencyPs: TimePs = 0;
+  /** After XLT_HIT of `pages`: the page frame of the first byte, and of the byte after the page. */
+  frame = 0;
+  nextFrame = 0;
+  /** After a miss: address of the first byte that is not mapped for the access. */
+  missAddress = 0;
+  private readonly cache: TranslationCache;
+
+  constructor(
+    private readonly mkeys: MkeyTable,
+    private readonly profile: HcaProfile,
+    private readonly counters: Float64Array,
+  ) {
+    this.cache = new TranslationCache(profile.translationCacheEntries);
+  }
+
+  /**
+   * The region that `key` names, if a queue pair of `pd` may use [address, address + bytes) of it
+   * with `right`; undefined where key, protection domain, right or range is wrong.
+   */
+  check(
+    key: number,
+    pd: number,
+    address: number,
+    bytes: number,
+    right: number,
+  ): Region | undefined {
+    const region = this.mkeys.find(key);
+    if (region === undefined || region.pd !== pd) return undefined;
+    if ((region.access & right) !== right) return undefined;
+    return region.covers(address, bytes) ? region : undefined;
+  }
+
+  /** The region that `key` names, whoever asks; for statistics. */
+  regionOf(key: number): Region | undefined {
+    return this.mkeys.find(key);
+  }
+
+  /** Finds the one or two pages of a packet's `bytes` at `address`. */
+  pages(region: Region, address: number, bytes: number, write: boolean): number {
+    this.latencyPs = 0;
+    const page = Math.floor(address / 4096);
+    const need = write ? ACCESS_WRITE : ACCESS_READ;
+    const entry = this.lookup(region, page);
+    if ((entry & need) === 0) {
+      this.missAddress = address;
+      return XLT_MISS;
+    }
+    this.frame = entry >> 2;
+    this.nextFrame = 0;
+    if (address - page * 4096 + bytes > 4096) {
+      const next = this.lookup(region, page + 1);
+      if ((next & need) === 0) {
+        this.missAddress = (page + 1) * 4096;
+        return XLT_MISS;
+      }
+      this.nextFrame = next >> 2;
+    }
+    return XLT_HIT;
+  }
+
+  /** A burst with the page list of `bytes` at `address`, for reading; 0 on a miss. */
+  gather(pool: FramePool, region: Region, address: number, bytes: number): number {
+    this.latencyPs = 0;
+    const firstPage = Math.floor(address / 4096);
+    const burst = pool.allocateBurst(address - firstPage * 4096, bytes);
+    const count = pool.burstPages(burst);
+    for (let i = 0; i < count; i++) {
+      const entry = this.lookup(region, firstPage + i);
+      if ((entry & ACCESS_READ) === 0) {
+        pool.releaseBurst(burst);
+        this.missAddress = i === 0 ? address : (firstPage + i) * 4096;
+        return 0;
+      }
+      pool.burstEntries[burst * BURST_MAX_PAGES + i] = entry >> 2;
+    }
+    return burst;
+  }
+
+  /** True when every page of the range is present for reading; else sets missAddress. */
+  isReadable(region: Region, address: number, bytes: number): boolean {
+    const last = Math.floor((address + bytes - 1) / 4096);
+    for (let page = Math.floor(address / 4096); page <= last; page++) {
+      if ((region.mtt[page - region.firstPage] & ACCESS_READ) === 0) {
+        this.missAddress = Math.max(address, page * 4096);
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** Sets one entry of a region's table; no older copy of it is used from here on. */
+  setEntry(region: Region, index: number, entry: number): void {
+    region.mtt[index] = entry;
+    this.cache.drop(region.index, region.firstPage + index);
+  }
+
+  /** Forgets every cached translation of a region. */
+  forget(region: Region): void {
+    this.cache.dropRegion(region.index);
+  }
+
+  /** One entry through the cache. Several misses of one transfer overlap, so they cost one. */
+  private lookup(region: Region, page: number): number {
+    const cached = this.cache.lookup(region.index, page);
+    if (cached !== 0) {
+      this.counters[C.translation_cache_hits]++;
+      return cached;
+    }
+    this.counters[C.translation_cache_misses]++;
+    this.latencyPs = this.profile.translationMissPs;
+    const entry = region.mtt[page - region.firstPage];
+    if (entry !== 0) this.cache.insert(region.index, page, entry);
+    return entry;
+  }
+}

@@ -1,0 +1,125 @@
+/**
+ * What differs between adapter generations: clock, costs, limits and firmware habits, as data.
+ *
+ * Every field says its unit. Sources: "NPF" is Lesokhin et al., "Page Fault Support for Network
+ * Controllers" (ASPLOS 2017), figure 3; "ISPASS" is Fukuoka, Sato and Taura, "Pitfalls of InfiniBand
+ * with On-Demand Paging" (ISPASS 2021); "UCX" is the cost model in openucx/ucx
+ * src/uct/ib/base/ib_md.c and ib_iface.c; "Kalia" is "Design Guidelines for High Performance RDMA
+ * Systems" (ATC 2016). What has no source is marked as an assumption.
+ */
+import { NS, type TimePs, US } from '../transport/index.ts';
+
+export interface HcaProfile {
+  readonly name: string;
+  /** Adapter clock in MHz; all `…Cycles` are in its cycles. Assumption: no vendor publishes it. */
+  readonly clockMhz: number;
+
+  /** Smallest one-way latency of the bus, ps: the lookahead between adapter and host. Assumption. */
+  readonly busLatencyPs: TimePs;
+  /** Each direction of the bus, Gb/s. PCIe 3.0 x16 less line coding: 126 Gb/s. */
+  readonly busRateGbps: number;
+  /** From the MSI-X write at the host to its handler running, ps. Assumption. */
+  readonly interruptPs: TimePs;
+
+  /** Doorbell to the work request being known to the send engine. UCX: 350 ns WQE fetch. */
+  readonly wqeFetchPs: TimePs;
+  /** Latency of the send pipeline for one packet, cycles. Assumption; see docs/MODEL.md. */
+  readonly sendPipelineCycles: number;
+  /** Latency of the receive pipeline for one packet, cycles. Assumption. */
+  readonly receivePipelineCycles: number;
+  /** The receive pipeline takes one packet in this many cycles. Assumption (about 200 Mpps). */
+  readonly receiveIntervalCycles: number;
+  /** One driver command (create, modify, destroy) in firmware, ps. Assumption. */
+  readonly commandPs: TimePs;
+  /** One page table entry written by TABLE_UPDATE, cycles. Assumption. */
+  readonly tableEntryCycles: number;
+
+  /** Entries of the translation cache. Unknown for every ConnectX; assumption. */
+  readonly translationCacheEntries: number;
+  /** Extra latency of a translation that is not cached, ps. Assumption ("500+ ns", unsourced). */
+  readonly translationMissPs: TimePs;
+
+  /** Bursts of up to 64 KiB that one queue pair reads ahead. Assumption. */
+  readonly gatherBursts: number;
+  /** Packets a queue pair may have unacknowledged. Assumption; rxe uses 128. */
+  readonly windowPackets: number;
+  /** The requester asks for an ACK on every so many packets of a message, and on its last one. */
+  readonly ackRequestPackets: number;
+
+  /** Firmware time from a missing translation to the page-fault event, ps. NPF figure 3(a). */
+  readonly faultRaisePs: TimePs;
+  /** The same for each further page of the fault, ps. NPF, derived from 1 and 1024 pages. */
+  readonly faultRaisePerPagePs: TimePs;
+  /** Firmware time from the resume command to the queue pair running again, ps. NPF figure 3(a). */
+  readonly faultResumePs: TimePs;
+  /**
+   * A requester whose own buffer faulted while a READ response arrived asks again after this long,
+   * ps. ISPASS: about 500 us, whether or not the fault is served.
+   */
+  readonly readRetryPs: TimePs;
+
+  /** What the adapter really waits after an RNR NAK, in percent of the nominal timer. ISPASS: 350. */
+  readonly rnrWaitPercent: number;
+  /** ... but at least this, ps. ISPASS: the damming window of the 0.01 ms setting ends at 0.8 ms. */
+  readonly rnrWaitMinPs: TimePs;
+  /** The local ACK time-out uses at least this exponent. ISPASS: 16 on ConnectX-3, 4 and 6. */
+  readonly ackTimeoutMinExponent: number;
+  /** ... times this (IBTA allows 1 to 4). Measured 2 on ConnectX-6 with the floor on. */
+  readonly ackTimeoutFactor: number;
+}
+
+const connectx4: HcaProfile = {
+  name: 'connectx-4',
+  clockMhz: 400,
+  busLatencyPs: 150 * NS,
+  busRateGbps: 126,
+  interruptPs: 1 * US,
+  wqeFetchPs: 350 * NS,
+  sendPipelineCycles: 40,
+  receivePipelineCycles: 40,
+  receiveIntervalCycles: 2,
+  commandPs: 2 * US,
+  tableEntryCycles: 4,
+  translationCacheEntries: 16_384,
+  translationMissPs: 500 * NS,
+  gatherBursts: 4,
+  windowPackets: 256,
+  ackRequestPackets: 16,
+  faultRaisePs: 129_200 * NS,
+  faultRaisePerPagePs: 23_600,
+  faultResumePs: 78_200 * NS,
+  readRetryPs: 500 * US,
+  rnrWaitPercent: 350,
+  rnrWaitMinPs: 800 * US,
+  ackTimeoutMinExponent: 16,
+  ackTimeoutFactor: 2,
+};
+
+/** The profiles that ship, by name. */
+export const profiles: Readonly<Record<string, HcaProfile>> = {
+  'connectx-4': connectx4,
+  // The adapter of NPF: a "relatively short NPF-specific timeout" instead of the stretched RNR wait.
+  'connect-ib': {
+    ...connectx4,
+    name: 'connect-ib',
+    clockMhz: 300,
+    rnrWaitPercent: 100,
+    rnrWaitMinPs: 0,
+  },
+  // ISPASS, ConnectX-5 with firmware 16.26: a time-out floor of 2^12.
+  'connectx-5': { ...connectx4, name: 'connectx-5', clockMhz: 500, ackTimeoutMinExponent: 12 },
+  // What rdma_rxe does in software: timers as the specification has them, no floor.
+  spec: {
+    ...connectx4,
+    name: 'spec',
+    rnrWaitPercent: 100,
+    rnrWaitMinPs: 0,
+    ackTimeoutMinExponent: 0,
+    ackTimeoutFactor: 1,
+  },
+};
+
+/** Picoseconds of `cycles` adapter cycles of `profile`, rounded up. */
+export function cyclesPs(profile: HcaProfile, cycles: number): TimePs {
+  return Math.ceil((cycles * 1_000_000) / profile.clockMhz);
+}

@@ -1,0 +1,320 @@
+/**
+ * Completer: the peer's answers -> completions, or going back (IBTA 9.7.5, 9.7.7, 9.7.8).
+ *
+ * Owns what is acknowledged, the retry counters, the ACK timer, the wait after an RNR NAK, and the
+ * placing of READ responses. Does not own what is sent (`requester.ts`).
+ */
+import {
+  BURST,
+  BURST_OFFSET,
+  FRAME_WORDS,
+  NEVER,
+  opFlags,
+  OP_READ,
+  PAYLOAD_BYTES,
+  QPS_RTS,
+  type TimePs,
+  US,
+  W_AETH,
+  W_OPCODE,
+  W_PSN,
+  WC_BAD_RESP_ERR,
+  WC_LOC_PROT_ERR,
+  WC_REM_ACCESS_ERR,
+  WC_REM_INV_REQ_ERR,
+  WC_REM_OP_ERR,
+  WC_RETRY_EXC_ERR,
+  WC_RNR_RETRY_EXC_ERR,
+  WC_SUCCESS,
+  deadline,
+} from '../../transport/index.ts';
+import { C } from '../counters.ts';
+import type { FaultWaiter } from '../fault-engine.ts';
+import { LOCAL_WRITE, XLT_HIT } from '../memory/translator.ts';
+import { TIMER_ACK, TIMER_WAIT } from '../timers.ts';
+import { AETH_NAK, AETH_RNR_NAK, NAK_INVALID_REQUEST, NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATION, NAK_SEQUENCE, rnrTimerPs } from './aeth.ts';
+import type { Parts } from './parts.ts';
+import { psnAdd, psnDistance } from './psn.ts';
+import type { QueuePair } from './queue-pair.ts';
+
+/** rnr_retry 7: for ever. */
+const RNR_RETRY_INFINITE = 7;
+/** Unit of the local ACK time-out: 4.096 us (IBTA 9.7.6.1.3). */
+const ACK_TIMEOUT_UNIT_PS = 4.096 * US;
+
+export class Completer implements FaultWaiter {
+  /** The oldest PSN that is not acknowledged. */
+  unackedPsn = 0;
+  /** While it waits (RNR, or its own READ buffer faulted) the requester sends nothing. */
+  isWaiting = false;
+  private retriesLeft = 0;
+  private rnrRetriesLeft = 0;
+  private isFaulted = false;
+
+  constructor(
+    private readonly qp: QueuePair,
+    private readonly parts: Parts,
+  ) {}
+
+  /** Sets the first PSN (MODIFY_QP to RTS). */
+  start(psn: number): void {
+    this.unackedPsn = psn;
+    this.resetRetries();
+  }
+
+  /** RDMA READs that are requested and not answered. */
+  readsOutstanding(): number {
+    const queue = this.qp.sendQueue;
+    let reads = 0;
+    for (let position = queue.head; position < queue.next; position++) {
+      if (queue.isRead(queue.at(position))) reads++;
+    }
+    return reads;
+  }
+
+  /** (Re)starts the local ACK timer. */
+  armAckTimer(now: TimePs): void {
+    const { profile, timers } = this.parts;
+    const exponent = this.qp.attributes.timeout;
+    if (exponent === 0) return;
+    const floor = Math.max(exponent, profile.ackTimeoutMinExponent);
+    const span = ACK_TIMEOUT_UNIT_PS * 2 ** floor * profile.ackTimeoutFactor;
+    timers.set(this.qp.index, TIMER_ACK, deadline(now, span));
+  }
+
+  /** An ACK, NAK or READ response. The frame is the caller's. */
+  receive(frame: number, now: TimePs, readyPs: TimePs): void {
+    if (this.qp.state !== QPS_RTS) {
+      this.parts.counters[C.state_drops]++;
+      return;
+    }
+    const words = this.parts.pool.words;
+    const base = frame * FRAME_WORDS;
+    const psn = words[base + W_PSN];
+    const sent = psnDistance(psn, this.unackedPsn);
+    // Only PSNs that are sent and not acknowledged mean anything; others are ghosts.
+    if (sent < 0 || sent >= psnDistance(this.qp.requester.newPsn, this.unackedPsn)) return;
+    if ((opFlags[words[base + W_OPCODE]] & OP_READ) !== 0) {
+      this.readResponse(frame, psn, now, readyPs);
+      return;
+    }
+    const syndrome = words[base + W_AETH] >>> 24;
+    const code = syndrome & 0x1f;
+    switch (syndrome & 0x60) {
+      case AETH_RNR_NAK:
+        if (this.acknowledgeBefore(psn, now)) this.onRnrNak(code, now);
+        break;
+      case AETH_NAK:
+        if (this.acknowledgeBefore(psn, now)) this.onNak(code, now);
+        break;
+      default:
+        this.acknowledgeBefore(psnAdd(psn, 1), now);
+    }
+    this.qp.activate(now);
+  }
+
+  onTimer(kind: number, now: TimePs): void {
+    if (kind === TIMER_WAIT) {
+      this.isWaiting = false;
+      this.qp.requester.goBack(this.unackedPsn, now);
+      this.qp.activate(now);
+      return;
+    }
+    if (this.isWaiting || !this.hasOutstanding()) return;
+    this.qp.timeouts++;
+    this.parts.counters[C.local_ack_timeout_err]++;
+    this.retry(now);
+  }
+
+  onResume(ok: boolean, now: TimePs): void {
+    this.isFaulted = false;
+    if (!ok && !this.qp.sendQueue.isEmpty) this.qp.fail(WC_LOC_PROT_ERR, now);
+  }
+
+  /** Stops the timers (ERR). */
+  stop(): void {
+    this.isWaiting = false;
+    this.parts.timers.set(this.qp.index, TIMER_ACK, NEVER);
+    this.parts.timers.set(this.qp.index, TIMER_WAIT, NEVER);
+  }
+
+  /**
+   * Everything before `psn` has arrived at the peer. Returns false when that cannot be, because a
+   * READ before it was not answered: then its responses were lost and sending goes back to it.
+   */
+  private acknowledgeBefore(psn: number, now: TimePs): boolean {
+    const queue = this.qp.sendQueue;
+    const before = this.unackedPsn;
+    while (psnDistance(psn, this.unackedPsn) > 0) {
+      const row = queue.at(queue.head);
+      if (queue.isRead(row)) {
+        this.parts.counters[C.implied_nak_seq_err]++;
+        this.qp.requester.goBack(this.unackedPsn, now);
+        return false;
+      }
+      if (psnDistance(psn, queue.lastPsn(row)) <= 0) {
+        this.unackedPsn = psn;
+        break;
+      }
+      this.unackedPsn = psnAdd(queue.lastPsn(row), 1);
+      this.qp.completeHead(WC_SUCCESS, now);
+    }
+    if (this.unackedPsn !== before) this.onProgress(now);
+    return true;
+  }
+
+  private onProgress(now: TimePs): void {
+    this.resetRetries();
+    // A late answer may acknowledge what is about to be sent again.
+    const requester = this.qp.requester;
+    if (psnDistance(this.unackedPsn, requester.nextPsn) > 0) requester.goBack(this.unackedPsn, now);
+    if (this.hasOutstanding()) this.armAckTimer(now);
+    else this.parts.timers.set(this.qp.index, TIMER_ACK, NEVER);
+  }
+
+  private onRnrNak(code: number, now: TimePs): void {
+    const { qp, parts } = this;
+    qp.rnrNaksReceived++;
+    parts.counters[C.rnr_nak_retry_err]++;
+    if (qp.attributes.rnrRetry !== RNR_RETRY_INFINITE && this.rnrRetriesLeft-- === 0) {
+      parts.counters[C.req_rnr_retries_exceeded]++;
+      qp.fail(WC_RNR_RETRY_EXC_ERR, now);
+      return;
+    }
+    const nominal = rnrTimerPs[code];
+    const stretched = Math.ceil((nominal * parts.profile.rnrWaitPercent) / 100);
+    this.wait(Math.max(stretched, parts.profile.rnrWaitMinPs), now);
+  }
+
+  private onNak(code: number, now: TimePs): void {
+    const { counters } = this.parts;
+    if (code === NAK_SEQUENCE) {
+      counters[C.packet_seq_err]++;
+      this.retry(now);
+    } else if (code === NAK_REMOTE_ACCESS) {
+      counters[C.req_remote_access_errors]++;
+      this.qp.fail(WC_REM_ACCESS_ERR, now);
+    } else if (code === NAK_INVALID_REQUEST) {
+      counters[C.req_remote_invalid_request]++;
+      this.qp.fail(WC_REM_INV_REQ_ERR, now);
+    } else if (code === NAK_REMOTE_OPERATION) this.qp.fail(WC_REM_OP_ERR, now);
+  }
+
+  /** Goes back to the oldest unacknowledged PSN, unless retry_cnt is used up. */
+  private retry(now: TimePs): void {
+    if (this.retriesLeft-- === 0) {
+      this.parts.counters[C.req_transport_retries_exceeded]++;
+      this.qp.fail(WC_RETRY_EXC_ERR, now);
+      return;
+    }
+    this.parts.timers.set(this.qp.index, TIMER_ACK, NEVER);
+    this.qp.requester.goBack(this.unackedPsn, now);
+    this.qp.activate(now);
+  }
+
+  /** Sends nothing for a while, then goes back. */
+  private wait(span: TimePs, now: TimePs): void {
+    this.isWaiting = true;
+    this.qp.requester.beginStall(now);
+    this.parts.timers.set(this.qp.index, TIMER_ACK, NEVER);
+    this.parts.timers.set(this.qp.index, TIMER_WAIT, deadline(now, span));
+  }
+
+  private readResponse(frame: number, psn: number, now: TimePs, readyPs: TimePs): void {
+    const { qp, parts } = this;
+    if (qp.pd.suspended) {
+      parts.counters[C.suspended_drops]++;
+      return;
+    }
+    if (this.isWaiting) {
+      parts.counters[C.read_responses_discarded]++;
+      return;
+    }
+    const queue = qp.sendQueue;
+    // A response acknowledges all requests before its own.
+    while (!queue.isRead(queue.at(queue.head))) {
+      const row = queue.at(queue.head);
+      if (psnDistance(psn, queue.lastPsn(row)) <= 0) return;
+      this.unackedPsn = psnAdd(queue.lastPsn(row), 1);
+      qp.completeHead(WC_SUCCESS, now);
+    }
+    if (psn !== this.unackedPsn) {
+      parts.counters[C.implied_nak_seq_err]++;
+      this.retry(now);
+      return;
+    }
+    const row = queue.at(queue.head);
+    const mtu = qp.attributes.mtu;
+    const offset = psnDistance(psn, queue.firstPsn[row]) * mtu;
+    const bytes = parts.pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES];
+    if (bytes !== Math.min(mtu, queue.length[row] - offset)) {
+      qp.fail(WC_BAD_RESP_ERR, now);
+      return;
+    }
+    if (bytes > 0 && !this.place(frame, row, offset, bytes, now, readyPs)) return;
+    this.unackedPsn = psnAdd(psn, 1);
+    if (psn === queue.lastPsn(row)) qp.completeHead(WC_SUCCESS, readyPs);
+    this.onProgress(now);
+    qp.activate(now);
+  }
+
+  /** Writes a READ response to the local buffer; false when it could not be written. */
+  private place(
+    frame: number,
+    row: number,
+    offset: number,
+    bytes: number,
+    now: TimePs,
+    readyPs: TimePs,
+  ): boolean {
+    const { qp, parts } = this;
+    const queue = qp.sendQueue;
+    const translator = parts.translator;
+    const start = queue.localAddress[row];
+    const region = translator.check(
+      queue.lkey[row],
+      qp.pd.number,
+      start,
+      queue.length[row],
+      LOCAL_WRITE,
+    );
+    if (region === undefined) {
+      qp.fail(WC_LOC_PROT_ERR, now);
+      return false;
+    }
+    const address = start + offset;
+    if (translator.pages(region, address, bytes, true) !== XLT_HIT) {
+      // RC has no way to stop a responder: drop what comes, ask again later (NPF section 4).
+      const miss = translator.missAddress;
+      const left = start + queue.length[row] - miss;
+      if (!this.isFaulted) {
+        this.isFaulted = true;
+        parts.faults.raise(region, miss, left, true, false, qp.qpn, this, now);
+      }
+      this.wait(parts.profile.readRetryPs, now);
+      parts.counters[C.read_responses_discarded]++;
+      return false;
+    }
+    const words = parts.pool.words;
+    const base = frame * FRAME_WORDS;
+    const write = parts.bus.dmaWrite(
+      translator.frame,
+      address % 4096,
+      translator.nextFrame,
+      words[base + BURST],
+      words[base + BURST_OFFSET],
+      bytes,
+    );
+    parts.bus.sendDmaWrite(readyPs + translator.latencyPs, write);
+    return true;
+  }
+
+  private hasOutstanding(): boolean {
+    return psnDistance(this.qp.requester.newPsn, this.unackedPsn) > 0;
+  }
+
+  private resetRetries(): void {
+    this.retriesLeft = this.qp.attributes.retryCnt;
+    this.rnrRetriesLeft = this.qp.attributes.rnrRetry;
+  }
+}

@@ -1,0 +1,29 @@
+/** What the machines of a queue pair share with the rest of the adapter. */
+import type { FramePool, Node } from '../../transport/index.ts';
+import type { BusPort } from '../bus-port.ts';
+import type { FaultEngine } from '../fault-engine.ts';
+import type { Translator } from '../memory/translator.ts';
+import type { HcaProfile } from '../profile.ts';
+import type { Timers } from '../timers.ts';
+import type { Transmitter } from '../transmitter.ts';
+import type { GatherTags } from './gather-tags.ts';
+
+export interface Parts {
+  readonly node: Node;
+  readonly pool: FramePool;
+  readonly profile: HcaProfile;
+  readonly counters: Float64Array;
+  readonly bus: BusPort;
+  readonly translator: Translator;
+  readonly faults: FaultEngine;
+  readonly timers: Timers;
+  readonly tags: GatherTags;
+  readonly transmitter: Transmitter;
+}
+
+/** A protection domain of the adapter. */
+export interface ProtectionDomain {
+  readonly number: number;
+  /** While suspended, no queue pair of the domain sends, and none touches memory. */
+  suspended: boolean;
+}

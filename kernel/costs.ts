@@ -1,0 +1,115 @@
+/**
+ * What the host's work costs, in picoseconds of CPU time unless a name says otherwise.
+ *
+ * Every value names its source. "NPF" is Lesokhin et al., "Page Fault Support for Network
+ * Controllers", ASPLOS 2017, figure 3: two measured points, 1 and 1024 pages (Connect-IB), joined by
+ * a straight line. "UCX" is the registration cost model of openucx, uct/ib/base/ib_md.c. "Assumed"
+ * values are ours, of the order of a current x86 server; they are data, so an experiment can set them.
+ *
+ * The adapter's part of a fault (raising the event, resuming) belongs to its own profile.
+ */
+import { NS, type TimePs, US } from '../transport/index.ts';
+
+export interface HostCosts {
+  /** Switching a CPU to another thread. */
+  readonly contextSwitchPs: TimePs;
+  /** Entry and exit of a system call. */
+  readonly systemCallPs: TimePs;
+  /** CPU access to a page that is present. */
+  readonly pageAccessPs: TimePs;
+  /** Minor fault of an anonymous page, zeroing it included. */
+  readonly minorFaultPs: TimePs;
+  /** Software part of a fault that reads from swap; the device's time comes on top. */
+  readonly majorFaultPs: TimePs;
+  /** CPU writes of one page, when a buffer is filled. */
+  readonly fillPagePs: TimePs;
+  /** Change of the list of mappings (mmap, munmap, mremap, brk, mprotect). */
+  readonly vmaChangePs: TimePs;
+  /** Taking one present page out of the page table, or moving it. */
+  readonly unmapPagePs: TimePs;
+  /** Reclaim looking at one page. */
+  readonly reclaimScanPs: TimePs;
+  /** Reclaim unmapping and queueing one page. */
+  readonly reclaimPagePs: TimePs;
+
+  /** Latency of the swap device, not CPU time. */
+  readonly swapLatencyPs: TimePs;
+  /** Rate of the swap device in 10^9 bits per second. */
+  readonly swapRateGbps: number;
+  /** From a DMA read reaching the host to its data leaving (root complex and memory), not CPU time. */
+  readonly dmaReadPs: TimePs;
+
+  /** Registering a region, whatever its size. */
+  readonly registerPs: TimePs;
+  /** Pinning one page and writing its table entry. */
+  readonly registerPagePs: TimePs;
+  /** Deregistering a region. */
+  readonly deregisterPs: TimePs;
+  /** Unpinning one page. */
+  readonly deregisterPagePs: TimePs;
+  /** Looking up one page that the CPU has present, when an on-demand region takes its snapshot. */
+  readonly snapshotPagePs: TimePs;
+
+  /** Page fault of the adapter: driver and operating system translation. */
+  readonly faultPs: TimePs;
+  readonly faultPagePs: TimePs;
+  /** Page fault of the adapter: writing its page table. */
+  readonly tableUpdatePs: TimePs;
+  readonly tableUpdatePagePs: TimePs;
+  /** Invalidation: checking whether the adapter has the range at all; all that is paid if not. */
+  readonly invalidateCheckPs: TimePs;
+  readonly invalidateCheckPagePs: TimePs;
+  /** Invalidation: writing the adapter's page table. */
+  readonly invalidateUpdatePs: TimePs;
+  readonly invalidateUpdatePagePs: TimePs;
+  /** Invalidation: the driver's books. */
+  readonly invalidateBookPs: TimePs;
+  readonly invalidateBookPagePs: TimePs;
+
+  /** Driver's part of a command to the adapter. */
+  readonly commandPs: TimePs;
+  /** Posting one work request. */
+  readonly postPs: TimePs;
+  /** Taking one completion out of a completion queue. */
+  readonly pollPs: TimePs;
+}
+
+export const defaultHostCosts: HostCosts = {
+  contextSwitchPs: 1 * US, // assumed
+  systemCallPs: 200 * NS, // assumed
+  pageAccessPs: 20 * NS, // assumed: a few cache misses
+  minorFaultPs: 500 * NS, // assumed
+  majorFaultPs: 2 * US, // assumed
+  fillPagePs: 400 * NS, // assumed: 10 GB/s
+  vmaChangePs: 1 * US, // assumed
+  unmapPagePs: 50 * NS, // assumed
+  reclaimScanPs: 100 * NS, // assumed
+  reclaimPagePs: 1 * US, // assumed
+
+  swapLatencyPs: 80 * US, // assumed: an NVMe flash drive
+  swapRateGbps: 16, // assumed: 2 GB/s
+  dmaReadPs: 300 * NS, // assumed
+
+  registerPs: 16 * US, // UCX
+  registerPagePs: 246 * NS, // UCX: 0.06 ns per byte
+  // 7.42 us + 0.77 us a page to register, 1.10 us + 0.23 us to deregister: Wu, Wyckoff, Panda, ICPP
+  // 2003, quoted from memory.
+  deregisterPs: 1_100 * NS,
+  deregisterPagePs: 230 * NS,
+  snapshotPagePs: 10 * NS, // assumed: a page walk without a fault
+
+  faultPs: 5_300 * NS, // NPF
+  faultPagePs: 98_200, // NPF
+  tableUpdatePs: 6_600 * NS, // NPF
+  tableUpdatePagePs: 12_700, // NPF
+  invalidateCheckPs: 2_700 * NS, // NPF
+  invalidateCheckPagePs: 1_400, // NPF
+  invalidateUpdatePs: 13_700 * NS, // NPF; the adapter's acknowledgement comes on top
+  invalidateUpdatePagePs: 30_300, // NPF
+  invalidateBookPs: 500 * NS, // NPF
+  invalidateBookPagePs: 11_200, // NPF
+
+  commandPs: 500 * NS, // assumed
+  postPs: 100 * NS, // assumed
+  pollPs: 50 * NS, // assumed
+};

@@ -1,0 +1,165 @@
+/**
+ * Interval notifiers: how a device driver with a page table of its own learns that a range of a
+ * process is about to change, and how it tells whether what it just looked up is still true.
+ *
+ * After mm/mmu_notifier.c (mmu_interval_notifier). One sequence number per address space, even while
+ * no subscribed range is being invalidated, odd while one is. An invalidation runs
+ *
+ *     begin -> every driver has dropped the range -> page tables change -> end
+ *
+ * and a lookup runs
+ *
+ *     sequence = readBegin -> look at page tables -> lock -> readRetry(sequence)? again : use it
+ *
+ * where the lock is one that the driver's callback takes before it notes the sequence. Callbacks
+ * return an Observable that completes once the device is done with the range; the caller of `begin`
+ * sleeps until then. Subscriptions that come or go during an invalidation wait for its end.
+ */
+import type { Observable } from 'rxjs';
+import { assert, type Node } from '../../transport/index.ts';
+import { untilComplete } from '../rx/thread-stream.ts';
+import { Completion, type Sim } from '../sched/completion.ts';
+
+/** What is being invalidated: bytes [start, end). */
+export interface Invalidation {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A driver's side of a subscription. */
+export interface IntervalOps {
+  /**
+   * Drops the device's use of the range. Under its own lock it must call `setSequence(sequence)` on
+   * the subscription first, then drop; the stream completes when the device has let go.
+   */
+  invalidate(range: Invalidation, sequence: number): Observable<unknown>;
+}
+
+export class IntervalSubscription {
+  /** Sequence of the last invalidation that hit this interval; odd. */
+  sequence = 0;
+
+  constructor(
+    readonly start: number,
+    readonly end: number,
+    readonly ops: IntervalOps,
+  ) {}
+
+  /** mmu_interval_set_seq: called under the lock that readers hold when they call readRetry. */
+  setSequence(sequence: number): void {
+    this.sequence = sequence;
+  }
+
+  overlaps(start: number, end: number): boolean {
+    return this.start < end && start < this.end;
+  }
+}
+
+export class MmuNotifiers {
+  /** Even: nothing is being invalidated. Linux starts at 2, so that 1 is an older, odd number. */
+  private sequence = 2;
+  private running = 0;
+  private subscriptions: IntervalSubscription[] = [];
+  private deferredInserts: IntervalSubscription[] = [];
+  private deferredRemovals: IntervalSubscription[] = [];
+  private ended = new Completion<void>('end of an invalidation');
+  /** Invalidations that hit a subscription, for the report. */
+  invalidations = 0;
+
+  constructor(private readonly node: Node) {}
+
+  /** Subscribes `ops` to [start, end); mmu_interval_notifier_insert. */
+  subscribe(start: number, end: number, ops: IntervalOps): IntervalSubscription {
+    assert(start < end, 'an empty interval', this.node);
+    const subscription = new IntervalSubscription(start, end, ops);
+    if (this.running === 0) {
+      assert(!this.isInvalidating(), 'odd sequence without an invalidation', this.node);
+      subscription.sequence = this.sequence - 1;
+      this.subscriptions.push(subscription);
+      return subscription;
+    }
+    // It must look invalidated until the running invalidation ends: its pages may be going away.
+    if (this.isInvalidating()) this.deferredInserts.push(subscription);
+    else {
+      this.sequence |= 1;
+      this.subscriptions.push(subscription);
+    }
+    subscription.sequence = this.sequence;
+    return subscription;
+  }
+
+  /** Ends a subscription and sleeps until no callback of it can run any more. */
+  *unsubscribe(subscription: IntervalSubscription): Sim<void> {
+    const deferred = this.deferredInserts.indexOf(subscription);
+    if (deferred >= 0) {
+      this.deferredInserts.splice(deferred, 1);
+      return;
+    }
+    if (!this.isInvalidating()) {
+      this.drop(subscription);
+      return;
+    }
+    this.deferredRemovals.push(subscription);
+    const sequence = this.sequence;
+    while (this.sequence === sequence) yield this.ended;
+  }
+
+  /** True when somebody has subscribed to a part of [start, end). */
+  isWatched(start: number, end: number): boolean {
+    return this.subscriptions.some((subscription) => subscription.overlaps(start, end));
+  }
+
+  /**
+   * Announces that page table entries of [start, end) will change, and sleeps until every device has
+   * dropped them. Call `end` with the result once they have changed.
+   */
+  *begin(start: number, end: number): Sim<Invalidation> {
+    const range = { start, end };
+    this.running++;
+    const hit = this.subscriptions.filter((subscription) => subscription.overlaps(start, end));
+    if (hit.length === 0) return range;
+    this.sequence |= 1;
+    this.invalidations++;
+    const sequence = this.sequence;
+    for (const { ops } of hit) {
+      yield* untilComplete(this.node, ops.invalidate(range, sequence), 'a device to drop a range');
+    }
+    return range;
+  }
+
+  /** Says that the page table entries have changed. */
+  end(_range: Invalidation): void {
+    assert(this.running > 0, 'an invalidation ends that never began', this.node);
+    if (--this.running > 0 || !this.isInvalidating()) return;
+    this.sequence++;
+    this.subscriptions.push(...this.deferredInserts);
+    this.deferredInserts = [];
+    for (const subscription of this.deferredRemovals) this.drop(subscription);
+    this.deferredRemovals = [];
+    const ended = this.ended;
+    this.ended = new Completion<void>('end of an invalidation');
+    ended.resolve();
+  }
+
+  /** Starts a lookup: sleeps while the interval is being invalidated; mmu_interval_read_begin. */
+  *readBegin(subscription: IntervalSubscription): Sim<number> {
+    const sequence = subscription.sequence;
+    while (this.sequence === sequence) yield this.ended;
+    return sequence;
+  }
+
+  /** True when the interval was invalidated since readBegin; mmu_interval_read_retry. */
+  readRetry(subscription: IntervalSubscription, sequence: number): boolean {
+    return subscription.sequence !== sequence;
+  }
+
+  private isInvalidating(): boolean {
+    return (this.sequence & 1) === 1;
+  }
+
+  private drop(subscription: IntervalSubscription): void {
+    const at = this.subscriptions.indexOf(subscription);
+    assert(at >= 0, 'a subscription ends twice', this.node);
+    this.subscriptions.splice(at, 1);
+  }
+}

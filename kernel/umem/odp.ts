@@ -1,0 +1,208 @@
+/**
+ * User memory that is not pinned: pages enter the adapter's table when it faults on them, and leave
+ * it when the kernel wants them (drivers/infiniband/core/umem_odp.c, hw/mlx5/odp.c).
+ *
+ * `entries` is the driver's copy of the adapter's table. It changes only under the umem mutex, which
+ * invalidations take too: so whoever holds it and has found the notifier's sequence unchanged knows
+ * that the frames it looked up are still the process' frames.
+ *
+ * The region covers addresses, not mappings: it outlives munmap, and a later mmap at the same place
+ * faults in again.
+ */
+import type { Observable } from 'rxjs';
+import type { AddressSpace } from '../mm/address-space.ts';
+import { PAGE_BYTES } from '../mm/frames.ts';
+import type { Invalidation, IntervalOps, IntervalSubscription } from '../mm/mmu-notifier.ts';
+import { NO_FRAME, PageRun } from '../mm/user-pages.ts';
+import { threadStream } from '../rx/thread-stream.ts';
+import type { Sim } from '../sched/completion.ts';
+import { Mutex } from '../sched/mutex.ts';
+import { type TimePs, MS } from '../../transport/index.ts';
+import type { RegionCounters } from './counters.ts';
+import { type DeviceTable, ENTRY_READ, ENTRY_SHIFT, ENTRY_WRITE } from './device-table.ts';
+
+/** How long a lookup goes on while invalidations keep getting in its way (HMM_RANGE_DEFAULT_TIMEOUT). */
+const RETRY_LIMIT_PS: TimePs = 1000 * MS;
+/** Pages handled between two looks at the bus and the notifier when a large range is entered. */
+const MAP_BATCH = 512;
+
+/** Results of map besides a number of pages. */
+export const MAP_EFAULT = -14;
+export const MAP_EAGAIN = -11;
+
+/** How pages get into the adapter's table. */
+export interface MapRequest {
+  /** First page, counted from the region's first, and how many. */
+  readonly first: number;
+  readonly count: number;
+  /** The adapter wants to write. */
+  readonly write: boolean;
+  /** Bring absent pages in; otherwise enter only what the process has present. */
+  readonly fault: boolean;
+  /** Give no more than read permission (PREFETCH without write). */
+  readonly readOnly: boolean;
+}
+
+export class OdpUmem implements IntervalOps {
+  readonly firstPage: number;
+  readonly pageCount: number;
+  private readonly entries: Int32Array;
+  private readonly mutex = new Mutex('umem');
+  private readonly subscription: IntervalSubscription;
+  private mapped = 0;
+
+  constructor(
+    private readonly mm: AddressSpace,
+    address: number,
+    length: number,
+    private readonly writable: boolean,
+    private readonly counters: RegionCounters,
+    private readonly table: DeviceTable,
+  ) {
+    this.firstPage = Math.floor(address / PAGE_BYTES);
+    this.pageCount = Math.ceil((address + length) / PAGE_BYTES) - this.firstPage;
+    this.entries = new Int32Array(this.pageCount);
+    this.subscription = mm.parts.notifiers.subscribe(
+      this.firstPage * PAGE_BYTES,
+      (this.firstPage + this.pageCount) * PAGE_BYTES,
+      this,
+    );
+  }
+
+  /** Pages in the adapter's table. */
+  get mappedPages(): number {
+    return this.mapped;
+  }
+
+  /** Enters the pages that the process has present, as registration does; sleeps until in force. */
+  *snapshot(): Sim<void> {
+    yield* this.mapAll(0, this.pageCount, { write: false, fault: false, readOnly: false });
+    yield* this.table.flushAndWait();
+  }
+
+  /** Brings pages in ahead of use; sleeps until in force. Returns their number, or MAP_EFAULT. */
+  *prefetch(first: number, count: number, write: boolean): Sim<number> {
+    const pages = yield* this.mapAll(first, count, { write, fault: true, readOnly: !write });
+    yield* this.table.flushAndWait();
+    if (pages > 0) this.counters.page_prefetch += pages;
+    return pages;
+  }
+
+  /**
+   * Enters a run of pages (ib_umem_odp_map_dma_and_lock and mlx5_ib_update_xlt). Returns how many
+   * entries changed; MAP_EFAULT when the process may not access one of them; MAP_EAGAIN when
+   * invalidations kept racing with it. What is sent to the adapter afterwards finds the entries.
+   */
+  *map(request: MapRequest): Sim<number> {
+    const { parts, pages } = this.mm;
+    const { costs, node, notifiers } = parts;
+    const run = new PageRun(request.count);
+    const first = this.firstPage + request.first;
+    const giveUpPs = node.now + RETRY_LIMIT_PS;
+    for (;;) {
+      const sequence = yield* notifiers.readBegin(this.subscription);
+      if (request.fault) {
+        yield request.count * costs.faultPagePs;
+        if (!(yield* pages.faultRange(first, request.write, run))) return MAP_EFAULT;
+      } else if ((yield* pages.snapshot(first, run)) === 0) return 0;
+      yield* this.mutex.lock();
+      if (!notifiers.readRetry(this.subscription, sequence)) break;
+      this.mutex.unlock();
+      if (node.now > giveUpPs) return MAP_EAGAIN;
+    }
+    const changed = this.enter(request, run);
+    if (changed > 0) {
+      // Nothing can be invalidated here while this time passes: we hold the mutex.
+      yield costs.tableUpdatePs + changed * costs.tableUpdatePagePs;
+      this.table.flush();
+    }
+    this.mutex.unlock();
+    return changed;
+  }
+
+  /** Notifier callback: takes the range out of the adapter's table before the pages go away. */
+  invalidate(range: Invalidation, sequence: number): Observable<never> {
+    return threadStream(
+      this.mm.parts.scheduler,
+      'invalidate',
+      () => this.zap(range, sequence),
+      true,
+    );
+  }
+
+  /** Ends the subscription; the adapter must not know the region any more. */
+  *release(): Sim<void> {
+    yield* this.mm.parts.notifiers.unsubscribe(this.subscription);
+    for (let page = 0; page < this.pageCount; page++) this.forget(page);
+  }
+
+  private *mapAll(
+    from: number,
+    count: number,
+    how: Pick<MapRequest, 'write' | 'fault' | 'readOnly'>,
+  ): Sim<number> {
+    let changed = 0;
+    for (let done = 0; done < count; done += MAP_BATCH) {
+      yield* this.table.room();
+      const batch = Math.min(MAP_BATCH, count - done);
+      const result = yield* this.map({ first: from + done, count: batch, ...how });
+      if (result < 0) return result;
+      changed += result;
+    }
+    return changed;
+  }
+
+  /** Writes the entries that differ; returns how many did. */
+  private enter(request: MapRequest, run: PageRun): number {
+    let changed = 0;
+    for (let i = 0; i < run.count; i++) {
+      const frame = run.frames[i];
+      if (frame === NO_FRAME) continue;
+      const page = request.first + i;
+      const old = this.entries[page];
+      const mayWrite = this.writable && run.writable[i] === 1 && !request.readOnly;
+      // An advice to read does not take away permission that is there.
+      const bits = ENTRY_READ | (mayWrite ? ENTRY_WRITE : 0) | (old & ENTRY_WRITE);
+      const entry = (frame << ENTRY_SHIFT) | bits;
+      if (entry === old) continue;
+      if (old === 0) this.mapped++;
+      this.entries[page] = entry;
+      this.table.set(page, entry);
+      changed++;
+    }
+    return changed;
+  }
+
+  private *zap(range: Invalidation, sequence: number): Sim<void> {
+    const { costs } = this.mm.parts;
+    const first = Math.max(0, range.start / PAGE_BYTES - this.firstPage);
+    const end = Math.min(this.pageCount, range.end / PAGE_BYTES - this.firstPage);
+    yield* this.mutex.lock();
+    this.subscription.setSequence(sequence);
+    yield costs.invalidateCheckPs + (end - first) * costs.invalidateCheckPagePs;
+    let zapped = 0;
+    for (let page = first; page < end && this.mapped > 0; page++) {
+      if (!this.forget(page)) continue;
+      this.table.set(page, 0);
+      zapped++;
+    }
+    if (zapped > 0) {
+      yield costs.invalidateUpdatePs + zapped * costs.invalidateUpdatePagePs;
+      yield* this.table.flushAndWait();
+      yield costs.invalidateBookPs + zapped * costs.invalidateBookPagePs;
+      this.counters.page_invalidations += zapped;
+      this.counters.page_invalidations_handled++;
+    }
+    this.mutex.unlock();
+  }
+
+  /** Drops one entry from our copy; a page that the adapter could write counts as written. */
+  private forget(page: number): boolean {
+    const entry = this.entries[page];
+    if (entry === 0) return false;
+    if (entry & ENTRY_WRITE) this.mm.parts.frames.markDirty(entry >>> ENTRY_SHIFT);
+    this.entries[page] = 0;
+    this.mapped--;
+    return true;
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * User memory pinned for as long as it is registered (drivers/infiniband/core/umem.c, ib_umem_get).
+ *
+ * Pages are accounted against RLIMIT_MEMLOCK, then pinned in batches. If anything fails, everything
+ * is undone. The pages stay the region's even after the program has unmapped them: from then on the
+ * adapter and the program see different memory, which is the trap of registration caches.
+ */
+import { VerbsError } from '../errno.ts';
+import type { AddressSpace } from '../mm/address-space.ts';
+import { PAGE_BYTES } from '../mm/frames.ts';
+import type { Sim } from '../sched/completion.ts';
+import { type DeviceTable, ENTRY_READ, ENTRY_SHIFT, ENTRY_WRITE } from './device-table.ts';
+
+/** Pages for each call of pin_user_pages: PAGE_SIZE / sizeof(struct page *). */
+const PIN_BATCH = 512;
+
+export class PinnedUmem {
+  private constructor(
+    private readonly mm: AddressSpace,
+    private readonly frames: Int32Array,
+    private readonly writable: boolean,
+  ) {}
+
+  get pageCount(): number {
+    return this.frames.length;
+  }
+
+  /**
+   * Pins the pages of [address, address + length).
+   * @throws VerbsError ENOMEM over the memlock limit, EFAULT where the process may not access
+   */
+  static *pin(
+    mm: AddressSpace,
+    address: number,
+    length: number,
+    writable: boolean,
+    memlockBytes: number,
+  ): Sim<PinnedUmem> {
+    const { costs } = mm.parts;
+    const first = Math.floor(address / PAGE_BYTES);
+    const pageCount = Math.ceil((address + length) / PAGE_BYTES) - first;
+    yield costs.registerPs;
+    if ((mm.pinnedPages + pageCount) * PAGE_BYTES > memlockBytes) {
+      throw new VerbsError(
+        'ENOMEM',
+        'reg_mr',
+        `${pageCount} pages, with ${mm.pinnedPages} pinned, exceed RLIMIT_MEMLOCK (${memlockBytes} bytes)`,
+      );
+    }
+    mm.accountPinned(pageCount);
+    const frames = new Int32Array(pageCount);
+    let pinned = 0;
+    try {
+      while (pinned < pageCount) {
+        const batch = Math.min(PIN_BATCH, pageCount - pinned);
+        const got = yield* mm.pages.pin(first + pinned, batch, writable, frames, pinned);
+        pinned += got;
+        yield got * costs.registerPagePs;
+        if (got < batch) {
+          const where = ((first + pinned) * PAGE_BYTES).toString(16);
+          throw new VerbsError('EFAULT', 'reg_mr', `no ${writable ? 'write ' : ''}access at 0x${where}`);
+        }
+      }
+    } catch (error) {
+      mm.pages.unpin(frames, pinned, false);
+      mm.accountPinned(-pageCount);
+      throw error;
+    }
+    return new PinnedUmem(mm, frames, writable);
+  }
+
+  /** Enters all pages into the adapter's table and sleeps until they are in force. */
+  *enter(table: DeviceTable): Sim<void> {
+    const bits = ENTRY_READ | (this.writable ? ENTRY_WRITE : 0);
+    for (let page = 0; page < this.frames.length; page++) {
+      if (page % PIN_BATCH === 0) yield* table.room();
+      table.set(page, (this.frames[page] << ENTRY_SHIFT) | bits);
+    }
+    yield* table.flushAndWait();
+  }
+
+  /** Unpins; the adapter must not know the pages any more. */
+  *release(): Sim<void> {
+    const { costs } = this.mm.parts;
+    yield costs.deregisterPs + this.frames.length * costs.deregisterPagePs;
+    this.mm.pages.unpin(this.frames, this.frames.length, this.writable);
+    this.mm.accountPinned(-this.frames.length);
+  }
+}
