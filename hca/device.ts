@@ -98,6 +98,7 @@ export class Hca {
   private readonly tags = new GatherTags();
   private readonly faults: FaultEngine;
   private readonly commands: Commands;
+  private readonly transmitter: Transmitter;
   private readonly busPort: Port;
   private readonly wirePort: Port;
   private readonly receiveIntervalPs: TimePs;
@@ -123,7 +124,7 @@ export class Hca {
     const bus = new BusPort(node, this.busPort, pool, profile);
     const translator = new Translator(this.mkeys, profile, this.counters);
     this.resources = new Resources(this.mkeys, config.lid);
-    const transmitter = new Transmitter(
+    this.transmitter = new Transmitter(
       node,
       this.wirePort,
       pool,
@@ -147,7 +148,7 @@ export class Hca {
       faults: this.faults,
       timers,
       tags: this.tags,
-      transmitter,
+      transmitter: this.transmitter,
     };
     this.resources.connect(parts);
     this.commands = new Commands(parts, this.resources);
@@ -179,6 +180,11 @@ export class Hca {
         duplicate_requests: qp.duplicateRequests,
       })),
     };
+  }
+
+  /** Frames sent that stood for several packets; tells a test of trains that there were any. */
+  get trainsSent(): number {
+    return this.transmitter.trainsSent;
   }
 
   /** Asserts that nothing is in flight inside the adapter at the end of a run. */

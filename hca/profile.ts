@@ -14,7 +14,10 @@ export interface HcaProfile {
   /** Adapter clock in MHz; all `…Cycles` are in its cycles. Assumption: no vendor publishes it. */
   readonly clockMhz: number;
 
-  /** Smallest one-way latency of the bus, ps: the lookahead between adapter and host. Assumption. */
+  /**
+   * Smallest one-way latency of the bus, ps: the lookahead between adapter and host. Assumption: half
+   * of the round trip of about 500 ns that small DMA reads take on servers of that time.
+   */
   readonly busLatencyPs: TimePs;
   /** Each direction of the bus, Gb/s. PCIe 3.0 x16 less line coding: 126 Gb/s. */
   readonly busRateGbps: number;
@@ -71,7 +74,7 @@ export interface HcaProfile {
 const connectx4: HcaProfile = {
   name: 'connectx-4',
   clockMhz: 400,
-  busLatencyPs: 150 * NS,
+  busLatencyPs: 250 * NS,
   busRateGbps: 126,
   interruptPs: 1 * US,
   wqeFetchPs: 350 * NS,

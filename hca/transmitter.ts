@@ -39,8 +39,11 @@ export class Transmitter implements Engine {
   private answerReady = new Float64Array(256);
   private answerHead = 0;
   private answerCount = 0;
-  /** Queue pairs that may have something to send, in turn. */
+  /** Queue pairs that may have something to send, and whose turn it is. */
   private readonly round: QueuePair[] = [];
+  private turn = 0;
+  /** Frames sent that stood for more than one packet. */
+  trainsSent = 0;
 
   /** `pipelinePs` is added to every packet; `trains` allows them. */
   constructor(
@@ -82,32 +85,32 @@ export class Transmitter implements Engine {
       this.answerCount--;
       this.send(frame, now, undefined);
     } else this.sendFromRound(now);
-    let next = NEVER;
-    if (this.answerCount > 0) next = this.answerReady[this.answerHead];
-    for (const qp of this.round) if (qp.readyPs < next) next = qp.readyPs;
-    this.node.queue.arm(this.slot, next === NEVER ? NEVER : Math.max(next, this.link.freePs));
+    let next = this.answerCount > 0 ? this.answerReady[this.answerHead] : NEVER;
+    for (let i = 0; i < this.round.length; i++) {
+      if (this.round[i].readyPs < next) next = this.round[i].readyPs;
+    }
+    this.node.queue.arm(this.slot, next > this.link.freePs ? next : this.link.freePs);
   }
 
   /** Gives the next queue pair that can send its turn; those that cannot leave the round. */
   private sendFromRound(now: TimePs): void {
     let looks = this.round.length;
     while (looks-- > 0) {
-      const qp = this.round.shift() as QueuePair;
-      if (qp.readyPs > now) {
-        this.round.push(qp);
-        continue;
-      }
-      if (qp.readResponder.canSend()) {
-        this.round.push(qp);
+      if (this.turn >= this.round.length) this.turn = 0;
+      const qp = this.round[this.turn];
+      if (qp.readyPs > now) this.turn++;
+      else if (qp.readResponder.canSend()) {
+        this.turn++;
         this.send(qp.readResponder.emit(now), now, undefined);
         return;
-      }
-      if (qp.requester.canSend(now)) {
-        this.round.push(qp);
+      } else if (qp.requester.canSend(now)) {
+        this.turn++;
         this.send(qp.requester.emit(now), now, qp);
         return;
+      } else {
+        qp.isActive = false;
+        this.round.splice(this.turn, 1);
       }
-      qp.isActive = false;
     }
   }
 
@@ -161,7 +164,10 @@ export class Transmitter implements Engine {
       this.link.transmit(this.link.freePs, bytes);
       count++;
     }
-    if (count > 1) words[base + TRAIN_SPACING] = spacing;
+    if (count > 1) {
+      words[base + TRAIN_SPACING] = spacing;
+      this.trainsSent++;
+    }
     return count;
   }
 

@@ -8,6 +8,7 @@
  * are the kernel's business.
  */
 import {
+  type AddressSpace,
   Completion,
   type Host,
   type MemoryRegion,
@@ -23,6 +24,7 @@ import {
   Failure,
 } from '../../transport/index.ts';
 import type { Mode } from '../scenario/schema.ts';
+import { PROT_WRITE } from '../trace/format.ts';
 import { pageRange } from './layout.ts';
 
 /** The right to use a region until `release`. */
@@ -68,7 +70,7 @@ export class Registrations {
       entry.users++;
     } else {
       const { mm } = this.host;
-      entry = new Registration(start, end, writable || (mm.protectionOf(address) & 2) !== 0);
+      entry = new Registration(start, end, writable || isWritable(mm, address));
       entry.users++;
       this.entries.push(entry);
       entry.registered.resolve(yield* this.register(entry));
@@ -101,6 +103,12 @@ export class Registrations {
     const access = rights | ACCESS_REMOTE_READ | (this.mode === 'odp' ? ACCESS_ON_DEMAND : 0);
     return yield* registerRegion(this.host, this.pd, start, end - start, access);
   }
+}
+
+/** Whether the program may write to the page of `address`. */
+export function isWritable(mm: AddressSpace, address: number): boolean {
+  const mapping = mm.mappings().find(({ start, end }) => start <= address && address < end);
+  return mapping !== undefined && (mapping.prot & PROT_WRITE) !== 0;
 }
 
 /** ibv_reg_mr whose refusal ends the run. Throws Failure E_OPERATION. */

@@ -15,11 +15,11 @@
 import { Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
 import { hashText, NS, WR_RDMA_WRITE_WITH_IMM } from '../../transport/index.ts';
 import type { Mode, Scenario } from '../scenario/schema.ts';
-import { PROT_WRITE, type Trace, type TraceEvent, type TraceMessage } from '../trace/format.ts';
+import type { Trace, TraceEvent, TraceMessage } from '../trace/format.ts';
 import { addressOf, addressWords, CONTROL_READY, type RemoteBuffer } from './control-message.ts';
 import { Endpoint } from './endpoint.ts';
 import { Progress } from './progress.ts';
-import { type Lease, Registrations } from './registrations.ts';
+import { isWritable, type Lease, Registrations } from './registrations.ts';
 
 /** How the data queue pair is set up: retry for ever on RNR, as an MPI library would. */
 const dataPair = {
@@ -88,7 +88,7 @@ export class Replay {
 
   private *run(): Sim<void> {
     const { progress, host, trace } = this;
-    yield* this.restoreStart();
+    this.restoreStart();
     yield* this.endpoint.open();
     this.registrations = new Registrations(host, this.endpoint.pd, this.options.mode);
     progress.startedPs = host.node.now;
@@ -107,11 +107,11 @@ export class Replay {
   }
 
   /** The address space as it was when recording began. */
-  private *restoreStart(): Sim<void> {
+  private restoreStart(): void {
     const { mm } = this.host;
     mm.setBrk(this.trace.brk);
     for (const event of this.trace.start) {
-      if (event.kind === 'map') yield* mm.mmap(event.address, event.length, event.prot);
+      if (event.kind === 'map') mm.mapAtStart(event.address, event.length, event.prot);
       else if (event.kind === 'res') mm.adopt(event.address, event.pageCount);
     }
   }
@@ -144,7 +144,7 @@ export class Replay {
       case 'mprotect':
         return yield* mm.mprotect(event.address, event.length, event.prot);
       case 'pf': {
-        const write = (mm.protectionOf(event.address) & PROT_WRITE) !== 0;
+        const write = isWritable(mm, event.address);
         return yield* mm.touch(event.address, event.pageCount, write);
       }
       case 'tx':

@@ -201,7 +201,7 @@ export class Scripted {
     yield* this.sleepUntil(event.atPs);
     switch (event.kind) {
       case 'reclaim':
-        yield* host.mm.reclaim(Math.ceil(event.sizeBytes / PAGE_BYTES));
+        yield* host.mm.reclaim.shrink(Math.ceil(event.sizeBytes / PAGE_BYTES));
         return;
       case 'suspend':
         yield* host.verbs.suspendPd(endpoint.pd);

@@ -47,9 +47,13 @@ export class Completer implements FaultWaiter {
   unackedPsn = 0;
   /** While it waits (RNR, or its own READ buffer faulted) the requester sends nothing. */
   isWaiting = false;
+  /** How long the ACK timer runs; NEVER where the attribute is 0. */
+  private ackTimeoutPs = NEVER;
   private retriesLeft = 0;
   private rnrRetriesLeft = 0;
   private isFaulted = false;
+  /** Sending has gone back to a READ whose responses were lost; what is behind them says nothing new. */
+  private isReadRepeated = false;
 
   constructor(
     private readonly qp: QueuePair,
@@ -59,6 +63,7 @@ export class Completer implements FaultWaiter {
   /** Sets the first PSN (MODIFY_QP to RTS). */
   start(psn: number): void {
     this.unackedPsn = psn;
+    this.ackTimeoutPs = this.effectiveTimeout();
     this.resetRetries();
   }
 
@@ -74,12 +79,7 @@ export class Completer implements FaultWaiter {
 
   /** (Re)starts the local ACK timer. */
   armAckTimer(now: TimePs): void {
-    const { profile, timers } = this.parts;
-    const exponent = this.qp.attributes.timeout;
-    if (exponent === 0) return;
-    const floor = Math.max(exponent, profile.ackTimeoutMinExponent);
-    const span = ACK_TIMEOUT_UNIT_PS * 2 ** floor * profile.ackTimeoutFactor;
-    timers.set(this.qp.index, TIMER_ACK, deadline(now, span));
+    this.parts.timers.set(this.qp.index, TIMER_ACK, deadline(now, this.ackTimeoutPs));
   }
 
   /** An ACK, NAK or READ response. The frame is the caller's. */
@@ -121,6 +121,7 @@ export class Completer implements FaultWaiter {
       return;
     }
     if (this.isWaiting || !this.hasOutstanding()) return;
+    this.isReadRepeated = false;
     this.qp.timeouts++;
     this.parts.counters[C.local_ack_timeout_err]++;
     this.retry(now);
@@ -148,8 +149,8 @@ export class Completer implements FaultWaiter {
     while (psnDistance(psn, this.unackedPsn) > 0) {
       const row = queue.at(queue.head);
       if (queue.isRead(row)) {
-        this.parts.counters[C.implied_nak_seq_err]++;
-        this.qp.requester.goBack(this.unackedPsn, now);
+        if (this.unackedPsn !== before) this.onProgress(now);
+        this.repeatRead(now);
         return false;
       }
       if (psnDistance(psn, queue.lastPsn(row)) <= 0) {
@@ -165,6 +166,7 @@ export class Completer implements FaultWaiter {
 
   private onProgress(now: TimePs): void {
     this.resetRetries();
+    this.isReadRepeated = false;
     // A late answer may acknowledge what is about to be sent again.
     const requester = this.qp.requester;
     if (psnDistance(this.unackedPsn, requester.nextPsn) > 0) requester.goBack(this.unackedPsn, now);
@@ -212,6 +214,14 @@ export class Completer implements FaultWaiter {
     this.qp.activate(now);
   }
 
+  /** An answer shows that responses of the READ at the head were lost (implied NAK): asks again, once. */
+  private repeatRead(now: TimePs): void {
+    if (this.isReadRepeated) return;
+    this.isReadRepeated = true;
+    this.parts.counters[C.implied_nak_seq_err]++;
+    this.retry(now);
+  }
+
   /** Sends nothing for a while, then goes back. */
   private wait(span: TimePs, now: TimePs): void {
     this.isWaiting = true;
@@ -239,8 +249,7 @@ export class Completer implements FaultWaiter {
       qp.completeHead(WC_SUCCESS, now);
     }
     if (psn !== this.unackedPsn) {
-      parts.counters[C.implied_nak_seq_err]++;
-      this.retry(now);
+      this.repeatRead(now);
       return;
     }
     const row = queue.at(queue.head);
@@ -307,6 +316,15 @@ export class Completer implements FaultWaiter {
     );
     parts.bus.sendDmaWrite(readyPs + translator.latencyPs, write);
     return true;
+  }
+
+  /** What the adapter makes of the `timeout` attribute: 4.096 us * 2^timeout, with its own floor. */
+  private effectiveTimeout(): TimePs {
+    const { profile } = this.parts;
+    const exponent = this.qp.attributes.timeout;
+    if (exponent === 0) return NEVER;
+    const floor = Math.max(exponent, profile.ackTimeoutMinExponent);
+    return ACK_TIMEOUT_UNIT_PS * 2 ** floor * profile.ackTimeoutFactor;
   }
 
   private hasOutstanding(): boolean {

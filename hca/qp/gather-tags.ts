@@ -20,7 +20,7 @@ export class GatherTags {
   /** The data of the read with `tag` are in `burst`, whose reference passes on. */
   arrived(tag: number, burst: number, now: TimePs): void {
     const owner = this.owners[tag];
-    assert(owner !== undefined, `DMA data with tag ${tag}, which is not in flight`);
+    assert(owner !== undefined, 'DMA data under a tag that is not in flight');
     this.owners[tag] = undefined;
     this.free.push(tag);
     owner.onData(this.places[tag], this.generations[tag], burst, now);

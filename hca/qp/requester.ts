@@ -205,7 +205,8 @@ export class Requester implements FaultWaiter {
     const mtu = qp.attributes.mtu;
     const row = queue.at(queue.next);
     const offset = this.sentPackets * mtu;
-    // The last packet of a burst goes alone, because it makes room for reading ahead.
+    // Of the same burst; its last packet goes alone, because it makes room for reading ahead.
+    if (this.gather.ready(queue.next, offset) !== words[base + BURST]) return false;
     if (this.sentPackets + 1 >= queue.packets[row] || this.gather.leftFrom(offset) <= mtu) return false;
     if (psnDistance(this.nextPsn, this.newPsn) < 0) return false;
     const outstanding = psnDistance(this.nextPsn, qp.completer.unackedPsn);

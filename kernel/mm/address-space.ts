@@ -167,6 +167,16 @@ export class AddressSpace {
     return this.access.hash(address, length);
   }
 
+  /** Writes 32-bit words by the CPU to a multiple of 4, within one page, faulting it in. */
+  writeWords(address: number, words: readonly number[]): Sim<void> {
+    return this.access.writeWords(address, words);
+  }
+
+  /** The unsigned 32-bit words the process sees there now; takes no time. Within one page. */
+  readWords(address: number, count: number): number[] {
+    return this.access.readWords(address, count);
+  }
+
   /** Set-up: maps a range at time 0 without cost. */
   mapAtStart(address: number, length: number, prot: number): void {
     const [start, end] = this.range(address, length);

@@ -30,7 +30,7 @@ export class ContentStore {
   /** Content for pages 0 to `count` - 1, all zeros. */
   constructor(
     count: number,
-    private readonly blocks: BlockPool,
+    readonly blocks: BlockPool,
   ) {
     this.kinds = new Uint8Array(count);
     this.values = new Int32Array(count);

@@ -114,6 +114,27 @@ export class UserAccess {
     return this.hasher.finish();
   }
 
+  /** Writes 32-bit words to a multiple of 4, within one page, faulting it in. */
+  *writeWords(address: number, words: readonly number[]): Sim<void> {
+    yield* this.touch(address, 1, true);
+    const { content } = this.mm.frames;
+    const pte = this.mm.table.get(Math.floor(address / PAGE_BYTES));
+    const block = content.write(pteNumber(pte), false);
+    content.blocks.words.set(words, (block * PAGE_BYTES + (address % PAGE_BYTES)) / 4);
+  }
+
+  /** The 32-bit words at a multiple of 4, within one page, as the process would read them now. */
+  readWords(address: number, count: number): number[] {
+    const { content } = this.mm.frames;
+    const pte = this.mm.table.get(Math.floor(address / PAGE_BYTES));
+    if ((pte & PTE_PRESENT) === 0) return new Array<number>(count).fill(0);
+    const block = content.sample(pteNumber(pte));
+    const from = (block * PAGE_BYTES + (address % PAGE_BYTES)) / 4;
+    const words = Array.from(content.blocks.words.subarray(from, from + count), (word) => word >>> 0);
+    content.blocks.release(block);
+    return words;
+  }
+
   private readonly zeros = new Uint8Array(PAGE_BYTES);
   private readonly zeroWords = new Int32Array(this.zeros.buffer);
 

@@ -8,7 +8,7 @@
  *
  * Each CPU is one engine of the node, so at equal times CPUs act in the order of their numbers.
  */
-import { assert, type Engine, type Node, type TimePs } from '../../transport/index.ts';
+import { assert, type Engine, NEVER, type Node, type TimePs } from '../../transport/index.ts';
 import { Completion, type Sim, type Waiter } from './completion.ts';
 
 /** One simulated thread. `done` resolves when its body returns. */
@@ -134,6 +134,7 @@ export class Scheduler {
 
   /** Runs the thread of `cpu` until it spends time, sleeps or ends. */
   run(cpu: Cpu, now: TimePs): void {
+    this.node.queue.arm(cpu.slot, NEVER);
     const thread = cpu.thread;
     assert(thread !== undefined, `CPU ${cpu.index} fires without a thread`, this.node);
     this.current = thread;

@@ -10,6 +10,7 @@
  * faults in again.
  */
 import type { Observable } from 'rxjs';
+import { MS, type TimePs } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PAGE_BYTES } from '../mm/frames.ts';
 import type { Invalidation, IntervalOps, IntervalSubscription } from '../mm/mmu-notifier.ts';
@@ -17,13 +18,12 @@ import { NO_FRAME, PageRun } from '../mm/user-pages.ts';
 import { threadStream } from '../rx/thread-stream.ts';
 import type { Sim } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
-import { type TimePs, MS } from '../../transport/index.ts';
 import type { RegionCounters } from './counters.ts';
 import { type DeviceTable, ENTRY_READ, ENTRY_SHIFT, ENTRY_WRITE } from './device-table.ts';
 
 /** How long a lookup goes on while invalidations keep getting in its way (HMM_RANGE_DEFAULT_TIMEOUT). */
 const RETRY_LIMIT_PS: TimePs = 1000 * MS;
-/** Pages handled between two looks at the bus and the notifier when a large range is entered. */
+/** Pages entered at a time when a large range is, so that invalidations get their turn. */
 const MAP_BATCH = 512;
 
 /** Results of map besides a number of pages. */
@@ -41,6 +41,8 @@ export interface MapRequest {
   readonly fault: boolean;
   /** Give no more than read permission (PREFETCH without write). */
   readonly readOnly: boolean;
+  /** Sleep until the adapter has acknowledged the entries, as mlx5 waits for its UMR. */
+  readonly synchronous: boolean;
 }
 
 export class OdpUmem implements IntervalOps {
@@ -77,13 +79,11 @@ export class OdpUmem implements IntervalOps {
   /** Enters the pages that the process has present, as registration does; sleeps until in force. */
   *snapshot(): Sim<void> {
     yield* this.mapAll(0, this.pageCount, { write: false, fault: false, readOnly: false });
-    yield* this.table.flushAndWait();
   }
 
   /** Brings pages in ahead of use; sleeps until in force. Returns their number, or MAP_EFAULT. */
   *prefetch(first: number, count: number, write: boolean): Sim<number> {
     const pages = yield* this.mapAll(first, count, { write, fault: true, readOnly: !write });
-    yield* this.table.flushAndWait();
     if (pages > 0) this.counters.page_prefetch += pages;
     return pages;
   }
@@ -114,7 +114,8 @@ export class OdpUmem implements IntervalOps {
     if (changed > 0) {
       // Nothing can be invalidated here while this time passes: we hold the mutex.
       yield costs.tableUpdatePs + changed * costs.tableUpdatePagePs;
-      this.table.flush();
+      if (request.synchronous) yield* this.table.flushAndWait();
+      else this.table.flush();
     }
     this.mutex.unlock();
     return changed;
@@ -143,9 +144,9 @@ export class OdpUmem implements IntervalOps {
   ): Sim<number> {
     let changed = 0;
     for (let done = 0; done < count; done += MAP_BATCH) {
-      yield* this.table.room();
       const batch = Math.min(MAP_BATCH, count - done);
-      const result = yield* this.map({ first: from + done, count: batch, ...how });
+      const request = { first: from + done, count: batch, synchronous: true, ...how };
+      const result = yield* this.map(request);
       if (result < 0) return result;
       changed += result;
     }

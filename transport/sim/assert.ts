@@ -12,7 +12,10 @@ export class SimulationBug extends Error {
   }
 }
 
-/** Throws SimulationBug unless `condition` holds. `where` is usually the Node at work. */
+/**
+ * Throws SimulationBug unless `condition` holds. `where` is usually the Node at work. On hot paths the
+ * message is a constant: a template would be built every time.
+ */
 export function assert(
   condition: boolean,
   message: string,

@@ -127,7 +127,7 @@ export class Port implements Engine {
     const node = this.node;
     assert(arrivalPs >= node.now + this.latencyPs, 'a frame outruns its channel', node);
     assert(arrivalPs >= this.lastSentPs, 'a frame overtakes another on its channel', node);
-    assert(this.outlet !== undefined, `port ${this.index} is not connected`, node);
+    assert(this.outlet !== undefined, 'the port is not connected', node);
     this.lastSentPs = lastPs;
     const answer = arrivalPs + this.returnPs;
     if (answer < node.horizon) node.horizon = answer;
@@ -136,11 +136,7 @@ export class Port implements Engine {
 
   /** Puts a frame into the inbox; the other end of the channel calls it. */
   deliver(arrivalPs: TimePs, frame: number): void {
-    assert(
-      arrivalPs > this.node.now || this.node.now === 0,
-      `a frame arrives in the past, at ${arrivalPs} ps`,
-      this.node,
-    );
+    assert(arrivalPs > this.node.now || this.node.now === 0, 'a frame arrives in the past', this.node);
     assert(arrivalPs >= this.lastArrivalPs, 'a frame arrives out of order', this.node);
     this.lastArrivalPs = arrivalPs;
     if (this.count === this.frames.length) this.grow();

@@ -55,7 +55,7 @@ export class BlockPool {
   release(block: number): void {
     if (block === ZERO_BLOCK) return;
     const refs = --this.refs[block];
-    assert(refs >= 0, `block ${block} is released more often than held`);
+    assert(refs >= 0, 'a block is released more often than held');
     if (refs === 0) this.free[this.freeCount++] = block;
   }
 

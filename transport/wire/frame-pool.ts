@@ -116,7 +116,7 @@ export class FramePool {
 
   releaseBurst(burst: number): void {
     const refs = --this.burstRefs[burst];
-    assert(refs >= 0, `burst ${burst} is released more often than held`);
+    assert(refs >= 0, 'a burst is released more often than held');
     if (refs > 0) return;
     if (this.burstLoaded[burst] === 1) {
       const base = burst * BURST_MAX_PAGES;

@@ -1,0 +1,87 @@
+/**
+ * Commands to the adapter and their answers.
+ *
+ * Everything that COMMAND_DONE answers (commands, acknowledged table updates, suspends) draws its tag
+ * from here, so that one table of waiters serves them all. Tag 0 asks for no answer.
+ */
+import {
+  assert,
+  BUS_COMMAND,
+  CMD_BAD_OPCODE,
+  CMD_BAD_PARAMETER,
+  CMD_BAD_RESOURCE,
+  CMD_BUSY,
+  CMD_OK,
+  FRAME_WORDS,
+  type TimePs,
+} from '../../transport/index.ts';
+import { type Errno, VerbsError } from '../errno.ts';
+import { subscribeOrFail } from '../rx/subscribe.ts';
+import { Completion, type Sim } from '../sched/completion.ts';
+import type { AdapterBus } from './adapter-bus.ts';
+import type { BusEvents, CommandDone } from './events.ts';
+
+const errnoOf: Readonly<Record<number, Errno>> = {
+  [CMD_BAD_PARAMETER]: 'EINVAL',
+  [CMD_BAD_RESOURCE]: 'EINVAL',
+  [CMD_BUSY]: 'EBUSY',
+  [CMD_BAD_OPCODE]: 'EOPNOTSUPP',
+};
+
+export class Commands {
+  private readonly waiting = new Map<number, Completion<CommandDone>>();
+  private lastTag = 0;
+
+  constructor(
+    private readonly bus: AdapterBus,
+    events: BusEvents,
+    private readonly commandPs: TimePs,
+  ) {
+    subscribeOrFail(bus.node, events.commandsDone$, (done) => this.finish(done));
+  }
+
+  /** A tag for a message that COMMAND_DONE will answer, and what resolves then. */
+  expectDone(purpose: string): { tag: number; done: Completion<CommandDone> } {
+    this.lastTag = (this.lastTag % 0x7fffffff) + 1;
+    const done = new Completion<CommandDone>(purpose);
+    this.waiting.set(this.lastTag, done);
+    return { tag: this.lastTag, done };
+  }
+
+  /**
+   * Runs a command and returns its result.
+   * @throws VerbsError when the adapter refuses it; `verb` is what it was for
+   */
+  *run(
+    verb: string,
+    opcode: number,
+    parameters: readonly number[],
+    q0 = 0,
+    q1 = 0,
+  ): Sim<number> {
+    yield this.commandPs;
+    const { pool } = this.bus;
+    const { tag, done } = this.expectDone(`the adapter to answer ${verb}`);
+    const frame = this.bus.message(BUS_COMMAND);
+    const at = frame * FRAME_WORDS;
+    pool.words[at + 1] = opcode;
+    pool.words[at + 2] = tag;
+    for (let i = 0; i < parameters.length; i++) pool.words[at + 3 + i] = parameters[i];
+    pool.doubles[frame * 2] = q0;
+    pool.doubles[frame * 2 + 1] = q1;
+    this.bus.send(frame);
+    yield done;
+    const { status, result } = done.value;
+    if (status !== CMD_OK) {
+      throw new VerbsError(errnoOf[status] ?? 'EINVAL', verb, `the adapter answered ${status}`);
+    }
+    return result;
+  }
+
+  private finish(done: CommandDone): void {
+    const waiter = this.waiting.get(done.tag);
+    assert(waiter !== undefined, `COMMAND_DONE for unknown tag ${done.tag}`, this.bus.node);
+    this.waiting.delete(done.tag);
+    waiter.resolve(done);
+  }
+}

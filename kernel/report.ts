@@ -1,0 +1,43 @@
+/**
+ * What a host has to say about a run: plain data that survives JSON.
+ */
+import type { DmaCounters } from './driver/host-memory.ts';
+import type { MessageEntry } from './driver/message-log.ts';
+import type { MmCounters } from './mm/parts.ts';
+import type { RegionCounters } from './umem/counters.ts';
+
+/** One memory region, registered or not any more. */
+export interface RegionReport {
+  readonly mrn: number;
+  readonly pd: number;
+  readonly lkey: number;
+  readonly rkey: number;
+  readonly address: number;
+  readonly length: number;
+  /** IBV_ACCESS_*. */
+  readonly access: number;
+  readonly registration: 'pinned' | 'odp';
+  readonly registered: boolean;
+  readonly counters: RegionCounters;
+  /** One per fault event, in order, from its arrival at the host to its resume. */
+  readonly faultLatenciesPs: readonly number[];
+}
+
+export interface HostReport {
+  readonly name: string;
+  /** Memory manager, named as in /proc/vmstat. */
+  readonly mm: MmCounters;
+  readonly dma: DmaCounters;
+  readonly notifierInvalidations: number;
+  readonly faultsFailed: number;
+  readonly faultsRaced: number;
+  readonly asyncEvents: readonly { readonly event: number; readonly qpn: number }[];
+  readonly regions: readonly RegionReport[];
+  readonly messages: readonly MessageEntry[];
+  readonly pinnedBytesPeak: number;
+  readonly residentBytesPeak: number;
+  readonly residentBytes: number;
+  readonly swapBytesUsed: number;
+  /** Time that threads spent in registering and deregistering, waiting included. */
+  readonly registrationPs: number;
+}

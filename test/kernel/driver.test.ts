@@ -1,0 +1,244 @@
+import { describe, expect, it } from 'vitest';
+import { PROT_READ, PROT_WRITE, type Sim, VerbsError } from '../../kernel/index.ts';
+import {
+  ACCESS_LOCAL_WRITE,
+  ACCESS_ON_DEMAND,
+  ACCESS_READ,
+  ACCESS_REMOTE_WRITE,
+  ACCESS_WRITE,
+  NS,
+  US,
+} from '../../transport/index.ts';
+import { BASE, makeBench, PAGE } from './bench.ts';
+
+const RW = PROT_READ | PROT_WRITE;
+const PINNED = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE;
+const ODP = PINNED | ACCESS_ON_DEMAND;
+
+describe('pinned regions', () => {
+  it('enters every page, survives munmap, and unpins at the end', () => {
+    const { host, adapter, run } = makeBench();
+    const { mm, verbs } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 40 * PAGE, RW);
+        const pd = yield* verbs.allocPd();
+        const mr = yield* verbs.regMr(pd, BASE + 100, 39 * PAGE, PINNED);
+        const table = adapter.tables.get(mr.lkey);
+        expect(table?.size).toBe(40);
+        expect([...(table?.values() ?? [])].every((entry) => (entry & 3) === 3)).toBe(true);
+        expect(mm.pinnedBytes).toBe(40 * PAGE);
+        yield* mm.munmap(BASE, 40 * PAGE);
+        expect(mm.residentBytes).toBe(0);
+        expect(mm.parts.frames.freeCount).toBe(256 - 40);
+        yield* verbs.deregMr(mr);
+        expect(mm.parts.frames.freeCount).toBe(256);
+        expect(mm.pinnedBytes).toBe(0);
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
+    expect(host.report().pinnedBytesPeak).toBe(40 * PAGE);
+  });
+
+  it('are refused beyond the memlock limit and on unmapped memory, and leave nothing behind', () => {
+    const { host, run } = makeBench({ memlockBytes: 8 * PAGE });
+    const { mm, verbs } = host;
+    const errors: string[] = [];
+    const attempt = function* (length: number, access: number): Sim<void> {
+      try {
+        yield* verbs.regMr(1, BASE, length, access);
+      } catch (error) {
+        if (!(error instanceof VerbsError)) throw error;
+        errors.push(error.errno);
+      }
+    };
+    run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 6 * PAGE, RW);
+        yield* attempt(9 * PAGE, PINNED);
+        yield* attempt(8 * PAGE, PINNED);
+        yield* attempt(0, PINNED);
+        yield* attempt(PAGE, ACCESS_REMOTE_WRITE);
+        expect(mm.pinnedBytes).toBe(0);
+      })(),
+    );
+    expect(errors).toEqual(['ENOMEM', 'EFAULT', 'EINVAL', 'EINVAL']);
+    host.checkLeaks();
+  });
+});
+
+describe('on-demand regions', () => {
+  it('snapshot what is present, fault in the rest, and lose it at munmap', () => {
+    const { host, adapter, run } = makeBench();
+    const { mm, verbs } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 8 * PAGE, RW);
+        yield* mm.touch(BASE, 2, true);
+        const mr = yield* verbs.regMr(1, BASE, 8 * PAGE, ODP);
+        const table = adapter.tables.get(mr.lkey);
+        expect([...(table?.keys() ?? [])]).toEqual([0, 1]);
+        adapter.fault(mr.lkey, BASE + 3 * PAGE, 2 * PAGE, ACCESS_WRITE);
+        yield* host.sleep(100 * US);
+        expect(adapter.resumes.map((r) => r.status)).toEqual([0]);
+        expect([...(table?.keys() ?? [])]).toEqual([0, 1, 3, 4]);
+        yield* mm.munmap(BASE, 8 * PAGE);
+        expect(table?.size).toBe(0);
+        expect(mm.parts.frames.freeCount).toBe(256);
+
+        adapter.fault(mr.lkey, BASE, 1, ACCESS_READ);
+        yield* host.sleep(100 * US);
+        expect(adapter.resumes[1].status).toBe(1);
+        yield* mm.mmap(BASE, PAGE, RW);
+        adapter.fault(mr.lkey, BASE, 1, ACCESS_READ);
+        yield* host.sleep(100 * US);
+        expect(adapter.resumes[2].status).toBe(0);
+        yield* verbs.deregMr(mr);
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
+    const [region] = host.report().regions;
+    expect(region.counters).toMatchObject({
+      page_faults: 3,
+      page_faults_handled: 3,
+      page_invalidations: 4,
+      page_invalidations_handled: 1,
+      pages_mapped: 1,
+    });
+    expect(region.faultLatenciesPs).toHaveLength(3);
+    expect(region.faultLatenciesPs[0]).toBeGreaterThan(2 * US + 5_300 * NS + 6_600 * NS);
+  });
+
+  it('give read permission only where the mapping is read-only, and upgrade later', () => {
+    const { host, adapter, run } = makeBench();
+    const { mm, verbs } = host;
+    run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, PAGE, PROT_READ);
+        const mr = yield* verbs.regMr(1, BASE, PAGE, ODP);
+        const table = adapter.tables.get(mr.lkey);
+        adapter.fault(mr.lkey, BASE, 8, ACCESS_READ);
+        yield* host.sleep(100 * US);
+        expect((table?.get(0) ?? 0) & 3).toBe(1);
+        adapter.fault(mr.lkey, BASE, 8, ACCESS_WRITE);
+        yield* host.sleep(100 * US);
+        yield* mm.mprotect(BASE, PAGE, RW);
+        expect(table?.size).toBe(0);
+        yield* verbs.adviseMr(mr, BASE, PAGE, false);
+        expect((table?.get(0) ?? 0) & 3).toBe(1);
+        adapter.fault(mr.lkey, BASE, 8, ACCESS_WRITE);
+        yield* host.sleep(100 * US);
+        expect((table?.get(0) ?? 0) & 3).toBe(3);
+        expect(mr.counters.page_prefetch).toBe(1);
+      })(),
+    );
+    expect(adapter.resumes.map((r) => r.status)).toEqual([0, 1, 0]);
+  });
+
+  it('pay only the check when the adapter has nothing of the range', () => {
+    const { host, run } = makeBench();
+    const { mm, verbs } = host;
+    const { costs } = mm.parts;
+    run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 4 * PAGE, RW);
+        yield* verbs.regMr(1, BASE, 4 * PAGE, ODP);
+        const start = host.node.now;
+        yield* mm.munmap(BASE, 4 * PAGE);
+        const expected =
+          costs.systemCallPs +
+          costs.vmaChangePs +
+          costs.invalidateCheckPs +
+          4 * costs.invalidateCheckPagePs;
+        expect(host.node.now - start).toBe(expected);
+      })(),
+    );
+  });
+
+  it('look again when an invalidation races with a fault', () => {
+    // The adapter acknowledges slowly, so an invalidation of one page is still running when a fault
+    // on its neighbour, and then on the page itself, come in.
+    const { host, adapter, run } = makeBench();
+    const { mm, verbs } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 4 * PAGE, RW);
+        yield* mm.touch(BASE, 4, true);
+        const mr = yield* verbs.regMr(1, BASE, 4 * PAGE, ODP);
+        const table = adapter.tables.get(mr.lkey);
+        adapter.doneDelayPs = 500 * US;
+        const other = host.spawn('dontneed', mm.madviseDontneed(BASE, 2 * PAGE));
+        yield* host.sleep(30 * US);
+        adapter.fault(mr.lkey, BASE, PAGE, ACCESS_WRITE);
+        yield* host.sleep(100 * US);
+        expect(adapter.resumes).toHaveLength(0);
+        yield other.done;
+        const zapped = host.node.now;
+        yield* host.sleep(100 * US);
+        expect(adapter.resumes).toHaveLength(1);
+        expect(adapter.resumes[0].status).toBe(0);
+        expect(adapter.resumes[0].at).toBeGreaterThan(zapped);
+        expect(table?.get(0)).toBeDefined();
+        expect(table?.get(1)).toBeUndefined();
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
+  });
+});
+
+describe('DMA', () => {
+  it('samples memory when the read arrives and copies on later writes', () => {
+    const { host, adapter, pool, run } = makeBench();
+    const { mm, verbs } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 2 * PAGE, RW);
+        yield* mm.fill(BASE, 2 * PAGE, 5);
+        const mr = yield* verbs.regMr(1, BASE, 2 * PAGE, PINNED);
+        const table = adapter.tables.get(mr.lkey) as Map<number, number>;
+        const frames = [0, 1].map((page) => (table.get(page) as number) >>> 2);
+        adapter.dmaRead(9, frames, 4000, 200);
+        yield* host.sleep(700 * NS); // it gets here after two latencies
+        yield* mm.fill(BASE, 2 * PAGE, 6);
+        yield* host.sleep(10 * US);
+        const bytes = adapter.readData.get(9);
+        expect(bytes).toHaveLength(200);
+
+        const before = mm.hash(BASE + 4000, 200);
+        adapter.dmaWrite(frames[0], 4000, frames[1], bytes as Uint8Array, {
+          qpn: 4,
+          message: 1,
+          bytes: 200,
+          address: BASE + 4000,
+        });
+        yield* host.sleep(10 * US);
+        expect(mm.hash(BASE + 4000, 200)).not.toBe(before);
+        yield* mm.fill(BASE, 2 * PAGE, 5);
+        expect(host.report().messages).toEqual([
+          {
+            side: 'target',
+            qpn: 4,
+            lid: 0,
+            message: 1,
+            bytes: 200,
+            hash: mm.hash(BASE + 4000, 200),
+          },
+        ]);
+        yield* verbs.deregMr(mr);
+        yield* mm.munmap(BASE, 2 * PAGE);
+        adapter.dmaWrite(frames[0], 0, 0, new Uint8Array(PAGE).fill(1));
+        yield* host.sleep(10 * US);
+      })(),
+    );
+    expect(done).toBe(true);
+    expect(host.report().dma).toMatchObject({ dma_reads: 1, dma_writes: 2, stale_dma_writes: 1 });
+    host.checkLeaks();
+    host.dispose();
+    expect(pool.framesInUse).toBe(0);
+    expect(pool.burstsInUse).toBe(0);
+    expect(pool.blocks.blocksInUse).toBe(0);
+  });
+});
