@@ -116,7 +116,8 @@ export class BusPort {
 
   /** Sends a frame made by `dmaWrite`. */
   sendDmaWrite(readyPs: TimePs, frame: number): void {
-    this.send(readyPs, frame, this.pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES]);
+    // Inert: a host learns of data only from the completion behind them.
+    this.send(readyPs, frame, this.pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES], true);
   }
 
   /** Posts a completion queue entry. */
@@ -199,12 +200,12 @@ export class BusPort {
     return frame;
   }
 
-  private send(readyPs: TimePs, frame: number, bytes: number): void {
+  private send(readyPs: TimePs, frame: number, bytes: number, isInert = false): void {
     const arrivalPs = this.link.transmit(readyPs, busTransferBytes(bytes));
     const digest = this.node.digest;
     if (digest.enabled) {
       this.pool.record(digest, RECORD_FRAME_SENT, arrivalPs, this.port.index, frame);
     }
-    this.port.send(arrivalPs, frame);
+    this.port.send(arrivalPs, frame, arrivalPs, isInert);
   }
 }

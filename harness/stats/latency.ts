@@ -15,8 +15,11 @@ export interface DistributionPoint {
 /** Percentiles in ns of latencies in ps; all 0 when there are none. */
 export function summarizeLatencies(latenciesPs: Iterable<number>): LatencySummary {
   const histogram = histogramOf(latenciesPs);
-  const at = (percentile: number): number => histogram.getValueAtPercentile(percentile);
-  return { p50: at(50), p95: at(95), p99: at(99), max: histogram.maxValue };
+  const max = histogram.maxValue;
+  // A bucket answers with its upper end, which may lie beyond the largest value in it.
+  const at = (percentile: number): number =>
+    Math.min(max, histogram.getValueAtPercentile(percentile));
+  return { p50: at(50), p95: at(95), p99: at(99), max };
 }
 
 /** The cumulative distribution at up to `points` values of latency. */

@@ -5,7 +5,6 @@
 import type { Outcome } from '../report.ts';
 import type { Mode, Scenario } from '../scenario/schema.ts';
 import { scenarioHash } from '../scenario/validate.ts';
-import { renderChart } from './chart.ts';
 import { countersCsv } from './counters.ts';
 import { writeOutput } from './output.ts';
 import { queuePairsCsv } from './queue-pairs.ts';
@@ -43,6 +42,8 @@ export async function writeResults(
 ): Promise<void> {
   const reports = runs.map(([mode, outcome]) => [mode, outcome.reports] as const);
   const latencies = Object.fromEntries(reports.map(([mode, list]) => [mode, latenciesOf(list)]));
+  // Loaded here because echarts takes longer to load than all the rest, and host processes draw nothing.
+  const { renderChart } = await import('./chart.ts');
   await writeOutput(folder, {
     'mr.csv': regionsCsv(reports),
     'qp.csv': queuePairsCsv(reports),

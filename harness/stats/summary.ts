@@ -16,7 +16,7 @@ export interface ModeSummary {
   readonly digest: string;
   /** False when the run ended early; everything else then says how far it came. */
   readonly complete: boolean;
-  /** Simulated time of the last event. */
+  /** Simulated time at which both hosts had come to rest, connecting included. */
   readonly simulated_ns: number;
   /** Data operations that completed with success, both hosts. */
   readonly operations: number;

@@ -5,8 +5,7 @@
  *     node --import tsx harness/trace/pack.ts FOLDER RUN RANK… [--out FOLDER]
  *
  * writes RUN.rankR.gz. It keeps what a replay needs and leaves out tags, communicators, the user's
- * view of collectives, memory statistics and file names. Device
- * XX
+ * view of collectives, memory statistics and file names. shmat and shmdt become mmap and munmap; the
  * stack is extended by the 8 MiB that it may grow without a system call.
  */
 import { readFileSync, writeFileSync } from 'node:fs';

@@ -9,8 +9,8 @@
  * bytes that depend on the message, so that stale data would be noticed.
  *
  * The program waits where the recorded one did: for messages inside a collective (ptx, prx) at its
- * `ret`, for others (tx, rx) at their `done`, for those without a call at the next `call`; and before
- * it unmaps a buffer that is still in use.
+ * `ret`, for others (tx, rx) at their `done`, for those without a call at the next `call`. Where it
+ * uses a buffer again or unmaps it, what used it before must have been complete: it waits there too.
  */
 import { Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
 import { hashText, NS, WR_RDMA_WRITE_WITH_IMM } from '../../transport/index.ts';
@@ -149,12 +149,14 @@ export class Replay {
       }
       case 'tx':
       case 'ptx':
-        if (event.peer === this.peerRank) yield* this.send(event);
-        return;
+        if (event.peer !== this.peerRank) return;
+        yield* this.waitForRange(event.address, event.length);
+        return yield* this.send(event);
       case 'rx':
       case 'prx':
-        if (event.peer === this.peerRank && event.message > 0) yield* this.receive(event);
-        return;
+        if (event.peer !== this.peerRank || event.message === 0) return;
+        yield* this.waitForRange(event.address, event.length);
+        return yield* this.receive(event);
       case 'call':
         return yield* this.waitWhere(({ id }) => id === 0);
       case 'ret':
@@ -243,10 +245,14 @@ export class Replay {
     this.outstanding.push({ start: address, end: address + length, id, done });
   }
 
-  /** Waits for what still uses the range, then lets go of registrations of it. */
-  private *beforeUnmap(address: number, length: number): Sim<void> {
+  private *waitForRange(address: number, length: number): Sim<void> {
     const end = address + length;
     yield* this.waitWhere((message) => message.start < end && message.end > address);
+  }
+
+  /** Waits for what still uses the range, then lets go of registrations of it. */
+  private *beforeUnmap(address: number, length: number): Sim<void> {
+    yield* this.waitForRange(address, length);
     yield* (this.registrations as Registrations).beforeUnmap(address, length);
   }
 

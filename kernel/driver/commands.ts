@@ -52,13 +52,7 @@ export class Commands {
    * Runs a command and returns its result.
    * @throws VerbsError when the adapter refuses it; `verb` is what it was for
    */
-  *run(
-    verb: string,
-    opcode: number,
-    parameters: readonly number[],
-    q0 = 0,
-    q1 = 0,
-  ): Sim<number> {
+  *run(verb: string, opcode: number, parameters: readonly number[], q0 = 0, q1 = 0): Sim<number> {
     yield this.commandPs;
     const { pool } = this.bus;
     const { tag, done } = this.expectDone(`the adapter to answer ${verb}`);

@@ -79,7 +79,10 @@ export class HostMemory {
       }
       pool.markLoaded(burst);
     }
-    if (words[at + 2] & DMA_ENDS_MESSAGE) this.endMessage(frame, 3);
+    if (words[at + 2] & DMA_ENDS_MESSAGE) {
+      const [qpn, message, length] = [words[at + 3], words[at + 4], words[at + 5] >>> 0];
+      this.log.addRead(qpn, message, pool.doubles[frame * 2], length);
+    }
 
     // Tag (word 1) and burst stay; the rest of the request goes.
     words[at] = BUS_DMA_READ_DATA;
@@ -106,7 +109,10 @@ export class HostMemory {
       this.land(words[at + 1], within, frame, 0, first);
       if (bytes > first) this.land(words[at + 3], 0, frame, first, bytes - first);
     }
-    if (words[at + 4] & DMA_ENDS_MESSAGE) this.endMessage(frame, 5);
+    if (words[at + 4] & DMA_ENDS_MESSAGE) {
+      const [qpn, message, length] = [words[at + 5], words[at + 6], words[at + 7] >>> 0];
+      this.log.addWritten(qpn, message, pool.doubles[frame * 2], length);
+    }
   }
 
   /** Writes payload bytes [from, from + bytes) of a frame into page frame `page` at `within`. */
@@ -118,14 +124,6 @@ export class HostMemory {
     const block = frames.content.write(page, bytes === BLOCK_BYTES);
     const offset = pool.words[at + BURST_OFFSET] + from;
     pool.copyToBlock(pool.words[at + BURST], offset, bytes, block, within);
-  }
-
-  /** Logs the message whose qpn, number and length stand from word `word` on. */
-  private endMessage(frame: number, word: number): void {
-    if (!this.log.enabled) return;
-    const { words, doubles } = this.pool;
-    const at = frame * FRAME_WORDS + word;
-    this.log.add('target', words[at], 0, words[at + 1], doubles[frame * 2], words[at + 2] >>> 0);
   }
 
   private check(page: number): void {

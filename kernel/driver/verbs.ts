@@ -189,7 +189,7 @@ export class Verbs {
     const { destQpn, destLid } = qp.attributes;
     for (const { request, message } of qp.retireSends(work)) {
       if (work.status !== WC_SUCCESS) continue;
-      this.log.add('initiator', destQpn, destLid, message, request.localAddress, request.length);
+      this.log.addInitiator(destQpn, destLid, message, request.localAddress, request.length);
     }
   }
 }

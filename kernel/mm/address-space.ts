@@ -12,7 +12,8 @@ import type { Sim } from '../sched/completion.ts';
 import { RwLock } from '../sched/rw-lock.ts';
 import { FaultHandler } from './fault-handler.ts';
 import { PAGE_BYTES } from './frames.ts';
-import { makePte, PTE_DIRTY, PTE_PRESENT, PTE_SWAP, PTE_WRITE, pteNumber } from './page-table.ts';
+import { moveRange, protectRange, zapRange } from './page-range.ts';
+import { makePte, PTE_DIRTY, PTE_PRESENT, PTE_WRITE } from './page-table.ts';
 import type { MmParts } from './parts.ts';
 import { Reclaim } from './reclaim.ts';
 import { UserAccess } from './user-access.ts';
@@ -58,7 +59,7 @@ export class AddressSpace {
     yield* this.enter();
     yield* this.unmapRange(start, end);
     this.vmas.insert(start, end, prot);
-    yield* this.leave(OP_MMAP, start, end - start);
+    this.leave(OP_MMAP, start, end - start);
     if (flags & MAP_POPULATE) {
       yield* this.touch(start, (end - start) / PAGE_BYTES, (prot & PROT_WRITE) !== 0);
     }
@@ -69,7 +70,7 @@ export class AddressSpace {
     const [start, end] = this.range(address, length);
     yield* this.enter();
     yield* this.unmapRange(start, end);
-    yield* this.leave(OP_MUNMAP, start, end - start);
+    this.leave(OP_MUNMAP, start, end - start);
   }
 
   /** Resizes a mapping, and moves it with its pages when the new address is another one. */
@@ -96,10 +97,10 @@ export class AddressSpace {
       const moved = Math.min(oldEnd - oldStart, newEnd - newStart);
       if (oldStart + moved < oldEnd) yield* this.unmapRange(oldStart + moved, oldEnd);
       this.vmas.insert(newStart, newEnd, prot);
-      yield* this.moveEntries(oldStart, oldStart + moved, newStart);
+      yield* moveRange(this.parts, oldStart, oldStart + moved, newStart);
       this.vmas.remove(oldStart, oldEnd);
     }
-    yield* this.leave(OP_MREMAP, newStart, newEnd - newStart);
+    this.leave(OP_MREMAP, newStart, newEnd - newStart);
   }
 
   /** Says where the heap ends when the program starts; not a system call, takes no time. */
@@ -118,23 +119,16 @@ export class AddressSpace {
       this.vmas.insert(old, end, PROT_READ | PROT_WRITE);
     }
     this.breakEnd = end;
-    yield* this.leave(OP_BRK, end, Math.abs(end - old));
+    this.leave(OP_BRK, end, Math.abs(end - old));
   }
 
   /** Changes rights. Pages stay, but devices must look their rights up again. */
   *mprotect(address: number, length: number, prot: number): Sim<void> {
-    const { notifiers, table } = this.parts;
     const [start, end] = this.range(address, length);
     yield* this.enter();
     this.vmas.protect(start, end, prot);
-    const invalidation = yield* notifiers.begin(start, end);
-    if ((prot & PROT_WRITE) === 0) {
-      this.forEachUsed(start, end, (page, pte) => {
-        if (pte & PTE_WRITE) table.set(page, pte & ~PTE_WRITE);
-      });
-    }
-    notifiers.end(invalidation);
-    yield* this.leave(OP_MPROTECT, start, end - start);
+    yield* protectRange(this.parts, start, end, prot);
+    this.leave(OP_MPROTECT, start, end - start);
   }
 
   /** madvise(MADV_DONTNEED): the pages go, the mapping stays; they read as zeros afterwards. */
@@ -142,7 +136,7 @@ export class AddressSpace {
     const [start, end] = this.range(address, length);
     yield this.parts.costs.systemCallPs;
     yield* this.lock.lockRead();
-    yield* this.zap(start, end);
+    yield* zapRange(this.parts, start, end);
     this.lock.unlockRead();
     this.record(OP_DONTNEED, start, end - start);
   }
@@ -237,54 +231,9 @@ export class AddressSpace {
     if (this.pinnedPages > this.pinnedPeak) this.pinnedPeak = this.pinnedPages;
   }
 
-  /** Calls `visit` for each page of [start, end) whose page table entry is not 0, in order. */
-  forEachUsed(start: number, end: number, visit: (page: number, pte: number) => void): void {
-    const { table } = this.parts;
-    const endPage = end / PAGE_BYTES;
-    let page = table.nextUsed(start / PAGE_BYTES, endPage);
-    while (page < endPage) {
-      visit(page, table.get(page));
-      page = table.nextUsed(page + 1, endPage);
-    }
-  }
-
   private *unmapRange(start: number, end: number): Sim<void> {
-    yield* this.zap(start, end);
+    yield* zapRange(this.parts, start, end);
     this.vmas.remove(start, end);
-  }
-
-  /** Takes the pages of a range out of devices, out of the page table, and lets go of them. */
-  private *zap(start: number, end: number): Sim<void> {
-    const { frames, lru, table, swap, notifiers, costs } = this.parts;
-    const invalidation = yield* notifiers.begin(start, end);
-    let zapped = 0;
-    this.forEachUsed(start, end, (page, pte) => {
-      table.set(page, 0);
-      if (pte & PTE_SWAP) swap.release(pteNumber(pte));
-      else {
-        // A page that is still pinned lives on, but no longer as a page that reclaim could find.
-        lru.remove(pteNumber(pte));
-        frames.unmap(pteNumber(pte));
-      }
-      zapped++;
-    });
-    notifiers.end(invalidation);
-    yield zapped * costs.unmapPagePs;
-  }
-
-  private *moveEntries(start: number, end: number, to: number): Sim<void> {
-    const { frames, table, notifiers, costs } = this.parts;
-    const distance = (to - start) / PAGE_BYTES;
-    const invalidation = yield* notifiers.begin(start, end);
-    let moved = 0;
-    this.forEachUsed(start, end, (page, pte) => {
-      table.set(page, 0);
-      table.set(page + distance, pte);
-      if (pte & PTE_PRESENT) frames.virtualPages[pteNumber(pte)] = page + distance;
-      moved++;
-    });
-    notifiers.end(invalidation);
-    yield moved * costs.unmapPagePs;
   }
 
   private *enter(): Sim<void> {
@@ -293,7 +242,7 @@ export class AddressSpace {
     yield this.parts.costs.vmaChangePs;
   }
 
-  private *leave(operation: number, start: number, length: number): Sim<void> {
+  private leave(operation: number, start: number, length: number): void {
     this.lock.unlockWrite();
     this.record(operation, start, length);
   }

@@ -11,7 +11,12 @@
  *
  * Owns the descriptors and one reference for each block they name. Knows nothing of frames or slots.
  */
-import { BLOCK_BYTES, type BlockPool, type MessageHash, ZERO_BLOCK } from '../../transport/index.ts';
+import {
+  BLOCK_BYTES,
+  type BlockPool,
+  type MessageHash,
+  ZERO_BLOCK,
+} from '../../transport/index.ts';
 import { writePattern } from './pattern.ts';
 
 const ZERO = 0;

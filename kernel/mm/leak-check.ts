@@ -4,7 +4,7 @@
  */
 import { assert } from '../../transport/index.ts';
 import type { AddressSpace } from './address-space.ts';
-import { FRAME_LOCKED } from './frames.ts';
+import { FRAME_LOCKED, PAGE_BYTES } from './frames.ts';
 import { PTE_PRESENT, PTE_SWAP, pteNumber } from './page-table.ts';
 
 /** Asserts that counts, lists, page table and mappings agree. */
@@ -14,7 +14,7 @@ export function checkMemory(mm: AddressSpace): void {
   let present = 0;
   let swapped = 0;
   for (const { start, end } of mm.mappings()) {
-    mm.forEachUsed(start, end, (page, pte) => {
+    table.forEachUsed(start / PAGE_BYTES, end / PAGE_BYTES, (page, pte) => {
       if (pte & PTE_SWAP) swapped++;
       if ((pte & PTE_PRESENT) === 0) return;
       present++;

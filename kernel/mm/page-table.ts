@@ -81,6 +81,15 @@ export class PageTable {
     return end;
   }
 
+  /** Calls `visit` for each page of [first, end) whose entry is not 0, in order; it may change it. */
+  forEachUsed(first: number, end: number, visit: (page: number, pte: number) => void): void {
+    let page = this.nextUsed(first, end);
+    while (page < end) {
+      visit(page, this.get(page));
+      page = this.nextUsed(page + 1, end);
+    }
+  }
+
   private leafOf(page: number): Leaf | undefined {
     const number = Math.floor(page / LEAF_PAGES);
     if (number !== this.lastNumber) {

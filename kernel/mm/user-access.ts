@@ -9,7 +9,14 @@ import type { Sim } from '../sched/completion.ts';
 import type { RwLock } from '../sched/rw-lock.ts';
 import { FaultHandler } from './fault-handler.ts';
 import { PAGE_BYTES } from './frames.ts';
-import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_SWAP, PTE_WRITE, pteNumber } from './page-table.ts';
+import {
+  PTE_ACCESSED,
+  PTE_DIRTY,
+  PTE_PRESENT,
+  PTE_SWAP,
+  PTE_WRITE,
+  pteNumber,
+} from './page-table.ts';
 import type { MmParts } from './parts.ts';
 import type { Vma, VmaList } from './vma.ts';
 
@@ -18,6 +25,8 @@ const FAULTS_PER_SLICE = 64;
 
 export class UserAccess {
   private readonly hasher = new MessageHash();
+  private readonly zeros = new Uint8Array(PAGE_BYTES);
+  private readonly zeroWords = new Int32Array(this.zeros.buffer);
 
   constructor(
     private readonly mm: MmParts,
@@ -40,7 +49,8 @@ export class UserAccess {
       for (; page < stop; page++) {
         const at = page * PAGE_BYTES;
         if (vma === undefined || at >= vma.end) vma = this.accessible(at, write);
-        if (this.faults.tryHandle(page, vma, write) < 0) yield* this.faults.handle(page, vma, write);
+        if (this.faults.tryHandle(page, vma, write) < 0)
+          yield* this.faults.handle(page, vma, write);
       }
       this.faults.pendingPs += pages * pageAccessPs;
       yield* this.faults.spend();
@@ -108,7 +118,7 @@ export class UserAccess {
         frames.content.hashInto(this.hasher, pteNumber(pte), within, piece);
       } else if (pte & PTE_SWAP) {
         swap.content.hashInto(this.hasher, pteNumber(pte), within, piece);
-      } else this.hashZeros(piece);
+      } else this.hasher.update(this.zeros, this.zeroWords, 0, piece);
       done += piece;
     }
     return this.hasher.finish();
@@ -130,16 +140,12 @@ export class UserAccess {
     if ((pte & PTE_PRESENT) === 0) return new Array<number>(count).fill(0);
     const block = content.sample(pteNumber(pte));
     const from = (block * PAGE_BYTES + (address % PAGE_BYTES)) / 4;
-    const words = Array.from(content.blocks.words.subarray(from, from + count), (word) => word >>> 0);
+    const words = Array.from(
+      content.blocks.words.subarray(from, from + count),
+      (word) => word >>> 0,
+    );
     content.blocks.release(block);
     return words;
-  }
-
-  private readonly zeros = new Uint8Array(PAGE_BYTES);
-  private readonly zeroWords = new Int32Array(this.zeros.buffer);
-
-  private hashZeros(length: number): void {
-    this.hasher.update(this.zeros, this.zeroWords, 0, length);
   }
 
   /** The mapping at `address`, or the simulated program has crashed. */

@@ -25,7 +25,11 @@ export function threadStream(
 }
 
 /** Sleeps until `stream` completes; its values are not looked at. */
-export function* untilComplete(node: Node, stream: Observable<unknown>, purpose: string): Sim<void> {
+export function* untilComplete(
+  node: Node,
+  stream: Observable<unknown>,
+  purpose: string,
+): Sim<void> {
   const over = new Completion<void>(purpose);
   subscribeOrFail(
     node,

@@ -181,8 +181,7 @@ export class Scheduler {
   }
 
   private assign(cpu: Cpu, thread: Thread): void {
-    const sameContext =
-      thread.onBehalf || cpu.previous === undefined || cpu.previous === thread;
+    const sameContext = thread.onBehalf || cpu.previous === undefined || cpu.previous === thread;
     cpu.thread = thread;
     if (!thread.onBehalf) cpu.previous = thread;
     thread.lastCpu = cpu.index;

@@ -7,8 +7,8 @@ import {
   deadline,
   type Engine,
   type Node,
-  TimerQueue,
   type TimePs,
+  TimerQueue,
 } from '../../transport/index.ts';
 import { Completion, type Sim } from './completion.ts';
 

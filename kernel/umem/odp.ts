@@ -13,7 +13,7 @@ import type { Observable } from 'rxjs';
 import { MS, type TimePs } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PAGE_BYTES } from '../mm/frames.ts';
-import type { Invalidation, IntervalOps, IntervalSubscription } from '../mm/mmu-notifier.ts';
+import type { IntervalOps, IntervalSubscription, Invalidation } from '../mm/mmu-notifier.ts';
 import { NO_FRAME, PageRun } from '../mm/user-pages.ts';
 import { threadStream } from '../rx/thread-stream.ts';
 import type { Sim } from '../sched/completion.ts';

@@ -58,7 +58,11 @@ export class PinnedUmem {
         yield got * costs.registerPagePs;
         if (got < batch) {
           const where = ((first + pinned) * PAGE_BYTES).toString(16);
-          throw new VerbsError('EFAULT', 'reg_mr', `no ${writable ? 'write ' : ''}access at 0x${where}`);
+          throw new VerbsError(
+            'EFAULT',
+            'reg_mr',
+            `no ${writable ? 'write ' : ''}access at 0x${where}`,
+          );
         }
       }
     } catch (error) {

@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { Failure } from '../../transport/index.ts';
 import type { Channel } from '../../transport/channel/channel.ts';
 import { inProcessPair } from '../../transport/channel/in-process.ts';
 import { connect, listen } from '../../transport/channel/websocket.ts';
+import type { Failure } from '../../transport/index.ts';
 import { runPair, runTogether } from '../fixtures/toy-run.ts';
 import { makeToyWorld } from '../fixtures/toy-world.ts';
 

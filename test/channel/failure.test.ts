@@ -1,13 +1,12 @@
 /** Everything that can go wrong between two processes, and with which code it ends. */
 import { createConnection } from 'node:net';
-import { encode } from 'node:querystring';
 import { afterEach, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import type { Channel } from '../../transport/channel/channel.ts';
 import { handshake, makeHello, type RunIdentity } from '../../transport/channel/handshake.ts';
 import { inProcessPair } from '../../transport/channel/in-process.ts';
 import { runSwitchboard } from '../../transport/channel/switchboard.ts';
-import { connect, listen, type Listener } from '../../transport/channel/websocket.ts';
+import { connect, type Listener, listen } from '../../transport/channel/websocket.ts';
 import { Failure } from '../../transport/index.ts';
 import { decodeSession, encodeSession, SESSION_PROTOCOL } from '../../transport/wire/session.ts';
 import { ToyProcess, toyIdentity } from '../fixtures/toy-run.ts';
@@ -82,9 +81,11 @@ describe('handshake', () => {
 
   it('can be interrupted', async () => {
     const [left] = inProcessPair();
-    const signal = AbortSignal.timeout(20);
-    const hello = makeHello(run, [names[0]]);
-    await expect(handshake(left, hello, { signal })).rejects.toBe(signal.reason);
+    const controller = new AbortController();
+    const reason = new Error('interrupted');
+    setTimeout(() => controller.abort(reason), 10);
+    const shaking = handshake(left, makeHello(run, [names[0]]), { signal: controller.signal });
+    await expect(shaking).rejects.toBe(reason);
   });
 });
 
@@ -113,7 +114,11 @@ describe('a peer in a run', () => {
     ['a broken session message', Uint8Array.of(2, 0xc1), 'E_PEER_PROTOCOL'],
     ['ready again', encodeSession({ type: 'ready' }), 'E_PEER_PROTOCOL'],
     ['bye too early', encodeSession({ type: 'bye', reports: [] }), 'E_PEER_PROTOCOL'],
-    ['its own failure', encodeSession({ type: 'error', code: 'E_X', message: 'x' }), 'E_PEER_FAILED'],
+    [
+      'its own failure',
+      encodeSession({ type: 'error', code: 'E_X', message: 'x' }),
+      'E_PEER_FAILED',
+    ],
   ];
   it.each(junk)('that sends %s', async (_, bytes, code) => {
     const [left, right] = inProcessPair();
@@ -140,6 +145,23 @@ describe('a peer in a run', () => {
     }
     expect(await codeOf(ours)).toBe('E_PEER_SILENT');
     expect(performance.now() - start).toBeGreaterThan(400);
+  });
+
+  it('that computes for long says so by itself', async () => {
+    const [left, right] = inProcessPair();
+    const slow = new ToyProcess(world, firstHalf);
+    const { node } = slow.toys[0];
+    let eventsLeft = 8000;
+    const slot = node.addEngine({
+      fire: (now) => {
+        const start = performance.now();
+        while (performance.now() - start < 0.2);
+        node.queue.arm(slot, --eventsLeft > 0 ? now : Number.POSITIVE_INFINITY);
+      },
+    });
+    node.queue.arm(slot, 0);
+    await Promise.all([slow.join(left, 1200), new ToyProcess(world, secondHalf).join(right, 1200)]);
+    expect(eventsLeft).toBe(0);
   });
 
   it('that disconnects, is noticed at once', async () => {
@@ -196,7 +218,10 @@ describe('a switchboard', () => {
 
   it('alone judges who is silent', async () => {
     const pairs = everyone.map(() => inProcessPair());
-    const hub = hubOf(pairs.map(([end]) => end), 300);
+    const hub = hubOf(
+      pairs.map(([end]) => end),
+      300,
+    );
     const survivors = everyone
       .slice(1)
       .map((i) => codeOf(new ToyProcess(spread, [i]).join(pairs[i][1], 200)));
@@ -283,7 +308,8 @@ describe('a WebSocket server', () => {
     server = await listen('ws://127.0.0.1:0');
     const socket = createConnection(Number(new URL(server.url).port), '127.0.0.1');
     socket.on('error', () => {});
-    socket.end(encode({ junk: '\u0000\r\n\r\n' }));
+    socket.resume();
+    socket.end('\u0001\u0002 no request at all\r\n\r\n');
     await new Promise((resolve) => socket.on('close', resolve));
     (await connect(server.url)).close();
   });

@@ -19,13 +19,11 @@ const offset = fc.oneof(fc.nat(20_000), fc.nat(2 ** 40));
 const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({ kind: fc.constant('zero' as const), page }),
   fc.record({ kind: fc.constant('pattern' as const), page, seed, offset }),
-  fc
-    .record({ page, within: fc.nat(4095), length: fc.nat(4096), seed, offset })
-    .map((part) => ({
-      ...part,
-      kind: 'part' as const,
-      length: Math.min(part.length, BLOCK_BYTES - part.within),
-    })),
+  fc.record({ page, within: fc.nat(4095), length: fc.nat(4096), seed, offset }).map((part) => ({
+    ...part,
+    kind: 'part' as const,
+    length: Math.min(part.length, BLOCK_BYTES - part.within),
+  })),
   fc.record({ kind: fc.constant('move' as const), page, to: page }),
   fc.record({ kind: fc.constant('sample' as const), page }),
 );

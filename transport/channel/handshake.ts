@@ -7,7 +7,7 @@
 import { Failure } from '../sim/failure.ts';
 import { type Hello, SESSION_PROTOCOL, type SessionMessage } from '../wire/session.ts';
 import type { Channel } from './channel.ts';
-import { Peer, PEER_TIMEOUT_MS, unexpected } from './peer.ts';
+import { PEER_TIMEOUT_MS, Peer, unexpected } from './peer.ts';
 
 /** What a run is, apart from who runs which part of it. */
 export type RunIdentity = Pick<Hello, 'scenario' | 'seed' | 'mode' | 'nodes' | 'latencies'>;
@@ -48,7 +48,10 @@ export function handshake(
     const onSession = (message: SessionMessage): void => {
       if (message.type === 'hello' && !theirs) {
         const difference = compareHello(own, message);
-        if (difference) return refuse(difference);
+        if (difference) {
+          refuse(difference);
+          return;
+        }
         theirs = message;
         channel.name = message.role.join('+');
         peer.say({ type: 'ready' });
@@ -91,12 +94,7 @@ export function compareRun(own: RunIdentity, theirs: RunIdentity): Failure | und
 
 /** An E_HANDSHAKE about one field of hello. */
 export function mismatch(field: keyof Hello, theirs: unknown, own: unknown): Failure {
-  return new Failure(
-    'E_HANDSHAKE',
-    `the peer has ${field} ${brief(theirs)}`,
-    field,
-    brief(own),
-  );
+  return new Failure('E_HANDSHAKE', `the peer has ${field} ${brief(theirs)}`, field, brief(own));
 }
 
 function isEqual(a: unknown, b: unknown): boolean {

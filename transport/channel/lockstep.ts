@@ -19,7 +19,7 @@ import type { SessionMessage } from '../wire/session.ts';
 import type { FramedChannel, WindowWriter } from '../wire/window.ts';
 import { WindowReader } from '../wire/window-reader.ts';
 import type { Channel } from './channel.ts';
-import { Peer, PEER_TIMEOUT_MS, unexpected } from './peer.ts';
+import { PEER_TIMEOUT_MS, Peer, unexpected } from './peer.ts';
 
 /** Events between two looks at the clock, and at the size of the window. */
 const SLICE_EVENTS = 512;

@@ -12,7 +12,7 @@ import type { FramedChannel } from '../wire/window.ts';
 import { WindowRouter } from '../wire/window-router.ts';
 import type { Channel } from './channel.ts';
 import { compareRun, makeHello, mismatch, type RunIdentity } from './handshake.ts';
-import { Peer, PEER_TIMEOUT_MS, unexpected } from './peer.ts';
+import { PEER_TIMEOUT_MS, Peer, type PeerListener, unexpected } from './peer.ts';
 
 /** How often those who wait for others hear that we are alive, in milliseconds, at most. */
 const BUSY_MS = 1_000;
@@ -46,14 +46,21 @@ export function runSwitchboard(options: SwitchboardOptions): Promise<Switchboard
 }
 
 /** One participant: who it is, and what it has said in this round. */
-interface Participant {
-  readonly channel: Channel;
-  peer: Peer;
+class Participant {
+  readonly peer: Peer;
   /** Numbers of its nodes, in rising order; empty before its hello. */
-  nodes: number[];
-  isReady: boolean;
+  nodes: number[] = [];
+  isReady = false;
   window: Uint8Array | undefined;
   bye: readonly unknown[] | undefined;
+
+  constructor(
+    readonly channel: Channel,
+    timeoutMs: number,
+    listenerFor: (participant: Participant) => PeerListener,
+  ) {
+    this.peer = new Peer(channel, timeoutMs, listenerFor(this));
+  }
 }
 
 class Switchboard {
@@ -94,19 +101,12 @@ class Switchboard {
   }
 
   private join(channel: Channel): void {
-    const participant = {
-      channel,
-      nodes: [],
-      isReady: false,
-      window: undefined,
-      bye: undefined,
-    } as Omit<Participant, 'peer'> as Participant;
-    participant.peer = new Peer(channel, this.timeoutMs, {
+    const listenerFor = (participant: Participant): PeerListener => ({
       onWindow: (bytes) => this.guard(participant, () => this.onWindow(participant, bytes)),
       onSession: (message) => this.guard(participant, () => this.onSession(participant, message)),
       onFailure: (failure) => this.fail(failure, participant),
     });
-    this.participants.push(participant);
+    this.participants.push(new Participant(channel, this.timeoutMs, listenerFor));
   }
 
   /** What goes wrong in handling a message is the fault of whoever sent it. */

@@ -23,7 +23,7 @@ export interface FrameHandler {
 
 /** Where a port's outgoing frames go: the peer's inbox, or a window that crosses a process boundary. */
 export interface Outlet {
-  accept(arrivalPs: TimePs, frame: number): void;
+  accept(arrivalPs: TimePs, frame: number, isInert: boolean): void;
 }
 
 export class Node {
@@ -70,6 +70,21 @@ export class Node {
     this.failure ??= error;
   }
 
+  /**
+   * The earliest time at which this node may send anything, if nothing more arrives: its next event,
+   * or, while that is only an inert frame, what comes after it.
+   */
+  nextAction(): TimePs {
+    const queue = this.queue;
+    const next = queue.nextTime();
+    if (next === NEVER) return NEVER;
+    const slot = queue.nextSlot();
+    if (slot >= this.ports.length || !this.ports[slot].isHeadInert) return next;
+    const others = queue.nextTimeExcept(slot);
+    const active = this.ports[slot].nextActive;
+    return others < active ? others : active;
+  }
+
   /** Runs events before the horizon, at most `budget` of them; returns how many ran. */
   run(budget: number): number {
     const queue = this.queue;
@@ -100,8 +115,13 @@ export class Port implements Engine {
   returnPs: TimePs = NEVER;
   private times = new Float64Array(64);
   private frames = new Int32Array(64);
+  private inert = new Uint8Array(64);
   private head = 0;
   private count = 0;
+  // Arrival times of the frames in the inbox that are not inert.
+  private activeTimes = new Float64Array(64);
+  private activeHead = 0;
+  private activeCount = 0;
   private lastSentPs: TimePs = 0;
   private lastArrivalPs: TimePs = 0;
 
@@ -121,21 +141,23 @@ export class Port implements Engine {
 
   /**
    * Sends `frame` so that it is there at `arrivalPs`. For a train, `lastPs` is when its last packet
-   * arrives. From here on the frame belongs to the receiver.
+   * arrives. An *inert* frame is one that the receiver takes in without ever sending anything because
+   * of it (a DMA write), so it does not limit how far the sender may run. From here on the frame
+   * belongs to the receiver.
    */
-  send(arrivalPs: TimePs, frame: number, lastPs: TimePs = arrivalPs): void {
+  send(arrivalPs: TimePs, frame: number, lastPs: TimePs = arrivalPs, isInert = false): void {
     const node = this.node;
     assert(arrivalPs >= node.now + this.latencyPs, 'a frame outruns its channel', node);
     assert(arrivalPs >= this.lastSentPs, 'a frame overtakes another on its channel', node);
     assert(this.outlet !== undefined, 'the port is not connected', node);
     this.lastSentPs = lastPs;
     const answer = arrivalPs + this.returnPs;
-    if (answer < node.horizon) node.horizon = answer;
-    this.outlet.accept(arrivalPs, frame);
+    if (answer < node.horizon && !isInert) node.horizon = answer;
+    this.outlet.accept(arrivalPs, frame, isInert);
   }
 
   /** Puts a frame into the inbox; the other end of the channel calls it. */
-  deliver(arrivalPs: TimePs, frame: number): void {
+  deliver(arrivalPs: TimePs, frame: number, isInert = false): void {
     assert(arrivalPs > this.node.now || this.node.now === 0, 'a frame arrives in the past', this.node);
     assert(arrivalPs >= this.lastArrivalPs, 'a frame arrives out of order', this.node);
     this.lastArrivalPs = arrivalPs;
@@ -143,7 +165,21 @@ export class Port implements Engine {
     const place = (this.head + this.count++) & (this.frames.length - 1);
     this.times[place] = arrivalPs;
     this.frames[place] = frame;
+    this.inert[place] = isInert ? 1 : 0;
+    if (!isInert) {
+      this.activeTimes[(this.activeHead + this.activeCount++) & (this.frames.length - 1)] = arrivalPs;
+    }
     if (this.count === 1) this.node.queue.arm(this.slot, arrivalPs);
+  }
+
+  /** Whether the frame at the head, of which there is one, is inert. */
+  get isHeadInert(): boolean {
+    return this.inert[this.head] === 1;
+  }
+
+  /** When the first frame arrives that is not inert, or NEVER. */
+  get nextActive(): TimePs {
+    return this.activeCount === 0 ? NEVER : this.activeTimes[this.activeHead];
   }
 
   fire(now: TimePs): void {
@@ -152,6 +188,10 @@ export class Port implements Engine {
 
   /** Takes the frame at the head out of the inbox; the handler owns it now. */
   take(): void {
+    if (this.inert[this.head] === 0) {
+      this.activeHead = (this.activeHead + 1) & (this.frames.length - 1);
+      this.activeCount--;
+    }
     this.head = (this.head + 1) & (this.frames.length - 1);
     this.count--;
     this.node.queue.arm(this.slot, this.count === 0 ? NEVER : this.times[this.head]);
@@ -160,6 +200,7 @@ export class Port implements Engine {
   /** Leaves the frame at the head where it is: the rest of its train arrives from `untilPs` on. */
   hold(untilPs: TimePs): void {
     this.times[this.head] = untilPs;
+    if (this.inert[this.head] === 0) this.activeTimes[this.activeHead] = untilPs;
     this.node.queue.arm(this.slot, untilPs);
   }
 
@@ -173,13 +214,22 @@ export class Port implements Engine {
     const length = this.frames.length;
     const times = new Float64Array(length * 2);
     const frames = new Int32Array(length * 2);
+    const inert = new Uint8Array(length * 2);
+    const activeTimes = new Float64Array(length * 2);
     for (let i = 0; i < this.count; i++) {
       const place = (this.head + i) & (length - 1);
       times[i] = this.times[place];
       frames[i] = this.frames[place];
+      inert[i] = this.inert[place];
+    }
+    for (let i = 0; i < this.activeCount; i++) {
+      activeTimes[i] = this.activeTimes[(this.activeHead + i) & (length - 1)];
     }
     this.times = times;
     this.frames = frames;
+    this.inert = inert;
+    this.activeTimes = activeTimes;
     this.head = 0;
+    this.activeHead = 0;
   }
 }

@@ -8,7 +8,8 @@
  *     min over all j != i of ( earliest event of j  +  shortest latency from j to i )
  *
  * so events before that time, the horizon of i, are safe. What i itself sends may be answered, so a
- * send lowers the horizon to (arrival + shortest latency back); see Port.send. This one rule serves a
+ * send lowers the horizon to (arrival + shortest latency back); see Port.send. (Between nodes of one
+ * process, frames that cause no answer are left out of both; see Node.nextAction.) This one rule serves a
  * world in one process, a pair of processes and a process for every node: only where the promises
  * come from differs. It is the conservative scheme of Chandy, Misra and Bryant with the global
  * next-event times of YAWNS (Nicol 1993), so an idle wait costs one exchange however long it is.
@@ -125,9 +126,11 @@ export class Partition {
 
   private horizonOf(i: number): TimePs {
     let horizon = this.limitPs === NEVER ? NEVER : this.limitPs + 1;
-    for (let j = 0; j < this.count; j++) {
+    const { count, nodes, distance, promised } = this;
+    for (let j = 0; j < count; j++) {
       if (j === i) continue;
-      const at = this.earliest(j) + this.distance[j * this.count + i];
+      const node = nodes[j];
+      const at = (node ? node.nextAction() : promised[j]) + distance[j * count + i];
       if (at < horizon) horizon = at;
     }
     return horizon;
@@ -159,8 +162,8 @@ export class Partition {
 class InboxOutlet implements Outlet {
   constructor(private readonly peer: Port) {}
 
-  accept(arrivalPs: TimePs, frame: number): void {
-    this.peer.deliver(arrivalPs, frame);
+  accept(arrivalPs: TimePs, frame: number, isInert: boolean): void {
+    this.peer.deliver(arrivalPs, frame, isInert);
   }
 }
 

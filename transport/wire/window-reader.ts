@@ -11,7 +11,7 @@ import { busProblem, decodeBus } from './bus.ts';
 import { FRAME_WORDS, type FramePool } from './frame-pool.ts';
 import { decodePacket, packetProblem } from './packet.ts';
 import { type FramedChannel, KIND_BUS, type WindowWriter } from './window.ts';
-import { windowFailure, WindowScanner } from './window-scanner.ts';
+import { WindowScanner, windowFailure } from './window-scanner.ts';
 
 /** The frames of the last window, decoded and not yet delivered. */
 interface Staged {
@@ -128,4 +128,3 @@ function growStaged(staged: Staged): void {
   grown.frames.set(staged.frames);
   Object.assign(staged, grown, { count: staged.count });
 }
-

@@ -1,0 +1,228 @@
+/**
+ * What the commands do. `cli.ts` reads the command line and calls these; each returns the exit
+ * status, or throws what `exit.ts` reports.
+ */
+import { join } from 'node:path';
+import { type Channel, connect, Failure, listen } from '../transport/index.ts';
+import { type Transport, usage } from './arguments.ts';
+import { COORDINATED, type ChildMessage, Interrupted, toPlain } from './coordination.ts';
+import { runCoordinated } from './coordinator.ts';
+import { exitStatus, reportError } from './exit.ts';
+import { type ProgressDisplay, showProgress } from './progress-display.ts';
+import type { Outcome } from './report.ts';
+import { type RunHooks, type RunProgress, runInProcess, runPart } from './run.ts';
+import { loadBuiltIns, loadScenario } from './scenario/load.ts';
+import type { Mode, Scenario } from './scenario/schema.ts';
+import { prepareOutput } from './stats/output.ts';
+import { type CommandFacts, type ModeOutcomes, summaryOf, writeResults } from './stats/results.ts';
+import { renderTable } from './stats/table.ts';
+import { nodesOfRole } from './world.ts';
+
+/** How often a host process tells its coordinator how far it is, in milliseconds. */
+const TELL_EVERY_MS = 100;
+
+/** Options that every command which runs something has. */
+export interface CommonOptions {
+  readonly seed: number;
+  readonly out?: string;
+  readonly json?: boolean;
+  readonly gapScale?: number;
+  /** Milliseconds. */
+  readonly peerTimeout: number;
+}
+
+export interface CompareOptions extends CommonOptions {
+  readonly modes: readonly Mode[];
+  readonly transport: Transport;
+  readonly split?: boolean;
+}
+
+export interface HostOptions extends CommonOptions {
+  readonly role: string;
+  readonly listen?: string;
+  readonly connect?: string;
+  readonly mode: Mode;
+  readonly token?: string;
+}
+
+/** `compare` and `run`: the modes one after the other, then the table and the files. */
+export async function compare(name: string, options: CompareOptions): Promise<number> {
+  const { modes, transport, split = false, seed, peerTimeout: peerTimeoutMs } = options;
+  if (split && transport === 'inproc') {
+    throw usage('--split', 'there is nothing to split within one process', '--transport ws');
+  }
+  const scenario = await load(name, options);
+  const folder = options.out ?? join('out', scenario.name);
+  await prepareOutput(folder);
+  const stop = stopOnSignals();
+  const runs: [Mode, Outcome][] = [];
+  for (const mode of modes) {
+    const display = showProgress(`${scenario.name} ${mode}`);
+    const hooks = { signal: stop.signal, onProgress: (p: RunProgress) => display.update(p) };
+    const run = { scenario, mode, seed };
+    const scenarioFlags = gapScaleFlags(options);
+    const outcome = await finish(display, () =>
+      transport === 'inproc'
+        ? runInProcess(run, hooks)
+        : runCoordinated({ ...run, scenarioName: name, scenarioFlags, split, peerTimeoutMs }, hooks),
+    );
+    runs.push([mode, outcome]);
+    if (outcome.error !== undefined) break;
+  }
+  const facts = { scenario, seed, transport: split ? 'ws split' : transport };
+  return conclude(facts, runs, folder, options.json ?? false);
+}
+
+/** `host`: one side of a run whose other side is another process. */
+export async function host(name: string, options: HostOptions): Promise<number> {
+  const coordinated = process.env[COORDINATED] === '1';
+  if (coordinated) return coordinatedHost(name, options);
+  const scenario = await load(name, options);
+  const folder = options.out ?? join('out', `${scenario.name}-${options.role}`);
+  const { local, meet } = await meetingOf(scenario, options);
+  await prepareOutput(folder);
+  const stop = stopOnSignals();
+  const display = showProgress(`${scenario.name} ${options.mode} ${options.role}`);
+  const hooks = { signal: stop.signal, onProgress: (p: RunProgress) => display.update(p) };
+  const outcome = await finish(display, () =>
+    runPart(partOf(scenario, options, local), () => meet(stop.signal), hooks),
+  );
+  const facts = { scenario, seed: options.seed, transport: 'ws' };
+  return conclude(facts, [[options.mode, outcome]], folder, options.json ?? false);
+}
+
+/** `list`: the scenarios that ship. */
+export async function list(options: { readonly json?: boolean }): Promise<number> {
+  const scenarios = await loadBuiltIns();
+  const entries = scenarios.map(({ name, summary }) => ({ name, summary }));
+  if (options.json) process.stdout.write(`${JSON.stringify(entries, null, 2)}\n`);
+  else {
+    const width = Math.max(...entries.map(({ name }) => name.length));
+    for (const entry of entries) {
+      process.stdout.write(`${entry.name.padEnd(width)}  ${entry.summary}\n`);
+    }
+  }
+  return 0;
+}
+
+/** A host process of a coordinator: says nothing itself, the coordinator speaks for it. */
+async function coordinatedHost(name: string, options: HostOptions): Promise<number> {
+  const stop = stopOnSignals();
+  process.once('disconnect', () => stop.abort(new Interrupted()));
+  let lastMs = 0;
+  const hooks: RunHooks = {
+    signal: stop.signal,
+    onProgress: (progress) => {
+      const nowMs = performance.now();
+      if (nowMs - lastMs < TELL_EVERY_MS) return;
+      lastMs = nowMs;
+      tell({ type: 'progress', progress });
+    },
+  };
+  let outcome: Outcome;
+  try {
+    const scenario = await load(name, options);
+    const { local, meet } = await meetingOf(scenario, options);
+    outcome = await runPart(partOf(scenario, options, local), () => meet(stop.signal), hooks);
+  } catch (error) {
+    outcome = { reports: [], windows: 0, wallSeconds: 0, error };
+  }
+  await tell({ type: 'outcome', outcome: toPlain(outcome) });
+  return outcome.error === undefined ? 0 : exitStatus(outcome.error);
+}
+
+async function load(name: string, options: CommonOptions): Promise<Scenario> {
+  const scenario = await loadScenario(name);
+  const { gapScale } = options;
+  if (gapScale === undefined) return scenario;
+  if (!scenario.replay) {
+    throw usage('--gap-scale', `scenario '${scenario.name}' replays nothing`, 'a replay scenario');
+  }
+  return { ...scenario, replay: { ...scenario.replay, gapScale } };
+}
+
+function gapScaleFlags({ gapScale }: CommonOptions): string[] {
+  return gapScale === undefined ? [] : ['--gap-scale', `${gapScale}`];
+}
+
+function partOf(scenario: Scenario, options: HostOptions, local: readonly string[]) {
+  const { mode, seed, peerTimeout } = options;
+  return { scenario, mode, seed, local, peerTimeoutMs: peerTimeout };
+}
+
+/** Which nodes run here, and how to get to the others. Already listens where it should. */
+async function meetingOf(
+  scenario: Scenario,
+  { role, listen: listenUrl, connect: connectUrl, token }: HostOptions,
+): Promise<{ local: string[]; meet: (signal: AbortSignal) => Promise<Channel> }> {
+  if ((listenUrl === undefined) === (connectUrl === undefined)) {
+    throw usage('--listen', 'one side listens and the other connects', '--listen or --connect');
+  }
+  const local = nodesOfRole(scenario, role);
+  const secret = token === undefined ? {} : { token };
+  if (connectUrl !== undefined) {
+    return { local, meet: (signal) => connect(connectUrl, { ...secret, signal }) };
+  }
+  const listener = await listen(listenUrl as string, secret);
+  if (process.env[COORDINATED] !== '1') {
+    process.stderr.write(`faultline: ${role} listens on ${listener.url}\n`);
+  }
+  return {
+    local,
+    meet: async (signal) => {
+      try {
+        return await listener.accept(signal);
+      } finally {
+        listener.close();
+      }
+    },
+  };
+}
+
+/** Shows and writes what is known, and says how it ended. */
+async function conclude(
+  facts: CommandFacts,
+  runs: ModeOutcomes,
+  folder: string,
+  json: boolean,
+): Promise<number> {
+  const summary = summaryOf(facts, runs);
+  await writeResults(folder, summary, runs);
+  if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`);
+  else process.stdout.write(`${renderTable(summary)}\nresults in ${folder}\n`);
+  const failed = runs.find(([, { error }]) => error !== undefined);
+  if (failed) return reportError(failed[1].error);
+  const unverified = Object.entries(summary.modes).filter(([, mode]) => !mode.data_verified);
+  for (const [mode, { messages_unverified: count, messages_checked: of }] of unverified) {
+    const message = of === 0 ? 'no message was checked' : `${count} of ${of} messages differ`;
+    reportError(new Failure('E_UNVERIFIED', message, mode));
+  }
+  return unverified.length > 0 ? 1 : 0;
+}
+
+async function finish<T>(display: ProgressDisplay, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } finally {
+    display.stop();
+  }
+}
+
+/** Ctrl-C ends the run and keeps what is known; a second one ends the program at once. */
+function stopOnSignals(): AbortController {
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      if (stop.signal.aborted) process.exit(130);
+      stop.abort(new Interrupted());
+    });
+  }
+  return stop;
+}
+
+function tell(message: ChildMessage): Promise<void> {
+  return new Promise((resolve) => {
+    if (process.send && process.connected) process.send(message, () => resolve());
+    else resolve();
+  });
+}

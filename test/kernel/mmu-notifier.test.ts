@@ -1,0 +1,162 @@
+import { Observable, of, NEVER as SILENCE } from 'rxjs';
+import { describe, expect, it } from 'vitest';
+import { defaultHostCosts, type Sim } from '../../kernel/index.ts';
+import {
+  type IntervalOps,
+  type IntervalSubscription,
+  MmuNotifiers,
+} from '../../kernel/mm/mmu-notifier.ts';
+import { NS, US } from '../../transport/index.ts';
+import { makeBench } from './bench.ts';
+
+/** A driver that notes the sequence at once and lets go when `release` is called. */
+function driver(): IntervalOps & { subscription?: IntervalSubscription; release(): void } {
+  let finish = (): void => {};
+  return {
+    release: () => finish(),
+    invalidate(_range, sequence) {
+      this.subscription?.setSequence(sequence);
+      return new Observable((subscriber) => {
+        finish = () => subscriber.complete();
+      });
+    },
+  };
+}
+
+describe('interval notifiers', () => {
+  it('keep the caller of begin until the device lets go, and readers until end', () => {
+    const costs = { ...defaultHostCosts, contextSwitchPs: 0 };
+    const { host, adapter } = makeBench({ costs });
+    const notifiers = new MmuNotifiers(host.node);
+    const ops = driver();
+    const subscription = notifiers.subscribe(0, 4096, ops);
+    ops.subscription = subscription;
+    const story: string[] = [];
+    host.spawn(
+      'changer',
+      (function* (): Sim<void> {
+        const range = yield* notifiers.begin(0, 8192);
+        story.push(`begun ${host.node.now}`);
+        yield* host.sleep(1 * US);
+        story.push('changed');
+        notifiers.end(range);
+      })(),
+    );
+    host.spawn(
+      'reader',
+      (function* (): Sim<void> {
+        yield* host.sleep(100 * NS);
+        const sequence = yield* notifiers.readBegin(subscription);
+        story.push('read');
+        expect(notifiers.readRetry(subscription, sequence)).toBe(false);
+      })(),
+    );
+    host.spawn(
+      'device',
+      (function* (): Sim<void> {
+        yield* host.sleep(5 * US);
+        ops.release();
+      })(),
+    );
+    adapter.run(host);
+    expect(story).toEqual(['begun 5000000', 'changed', 'read']);
+  });
+
+  it('make a lookup that was overtaken try again', () => {
+    const { host, run } = makeBench();
+    const notifiers = new MmuNotifiers(host.node);
+    const hit: IntervalOps = {
+      invalidate(_range, sequence) {
+        subscription.setSequence(sequence);
+        return of();
+      },
+    };
+    const subscription = notifiers.subscribe(0, 4096, hit);
+    const missed = notifiers.subscribe(8192, 12288, { invalidate: () => SILENCE });
+    const done = run(
+      (function* (): Sim<void> {
+        const sequence = yield* notifiers.readBegin(subscription);
+        const other = yield* notifiers.readBegin(missed);
+        notifiers.end(yield* notifiers.begin(0, 4096));
+        expect(notifiers.readRetry(subscription, sequence)).toBe(true);
+        expect(notifiers.readRetry(missed, other)).toBe(false);
+        const again = yield* notifiers.readBegin(subscription);
+        expect(notifiers.readRetry(subscription, again)).toBe(false);
+      })(),
+    );
+    expect(done).toBe(true);
+  });
+
+  it('do not disturb anybody outside the range', () => {
+    const { host, run } = makeBench();
+    const notifiers = new MmuNotifiers(host.node);
+    notifiers.subscribe(0, 4096, { invalidate: () => SILENCE });
+    const done = run(
+      (function* (): Sim<void> {
+        notifiers.end(yield* notifiers.begin(4096, 8192));
+      })(),
+    );
+    expect(done).toBe(true);
+    expect(notifiers.invalidations).toBe(0);
+    expect(host.node.now).toBe(0);
+  });
+
+  it('let a subscription made during an invalidation wait for its end, and one ended then too', () => {
+    const { host, adapter } = makeBench();
+    const notifiers = new MmuNotifiers(host.node);
+    const ops = driver();
+    const first = notifiers.subscribe(0, 4096, ops);
+    ops.subscription = first;
+    const times: Record<string, number> = {};
+    host.spawn(
+      'changer',
+      (function* (): Sim<void> {
+        const range = yield* notifiers.begin(0, 4096);
+        notifiers.end(range);
+      })(),
+    );
+    host.spawn(
+      'newcomer',
+      (function* (): Sim<void> {
+        yield* host.sleep(1 * US);
+        const late = notifiers.subscribe(0, 4096, { invalidate: () => of() });
+        yield* notifiers.readBegin(late);
+        times.newcomer = host.node.now;
+        yield* notifiers.unsubscribe(late);
+      })(),
+    );
+    host.spawn(
+      'leaver',
+      (function* (): Sim<void> {
+        yield* host.sleep(2 * US);
+        yield* notifiers.unsubscribe(first);
+        times.leaver = host.node.now;
+      })(),
+    );
+    host.spawn(
+      'device',
+      (function* (): Sim<void> {
+        yield* host.sleep(9 * US);
+        ops.release();
+      })(),
+    );
+    adapter.run(host);
+    expect(times.newcomer).toBeGreaterThanOrEqual(9 * US);
+    expect(times.leaver).toBeGreaterThanOrEqual(9 * US);
+    expect(notifiers.isWatched(0, 4096)).toBe(false);
+  });
+
+  it('fail the run when a callback does', () => {
+    const { host, run } = makeBench();
+    const notifiers = new MmuNotifiers(host.node);
+    const broken = new Observable((subscriber) => subscriber.error(new Error('flush failed')));
+    notifiers.subscribe(0, 4096, { invalidate: () => broken });
+    expect(() =>
+      run(
+        (function* (): Sim<void> {
+          yield* notifiers.begin(0, 4096);
+        })(),
+      ),
+    ).toThrow('flush failed');
+  });
+});
