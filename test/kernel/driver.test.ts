@@ -241,4 +241,25 @@ describe('DMA', () => {
     expect(pool.burstsInUse).toBe(0);
     expect(pool.blocks.blocksInUse).toBe(0);
   });
+
+  it('logs a READ that is answered twice by its last answer', () => {
+    const { host, adapter, run } = makeBench();
+    const { mm, verbs } = host;
+    let hash = 0;
+    run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, PAGE, RW);
+        const mr = yield* verbs.regMr(1, BASE, PAGE, PINNED);
+        const frame = (adapter.tables.get(mr.lkey)?.get(0) as number) >>> 2;
+        const ends = { qpn: 4, message: 1, bytes: PAGE, address: BASE };
+        for (const pattern of [1, 2]) {
+          yield* mm.fill(BASE, PAGE, pattern);
+          adapter.dmaRead(pattern, [frame], 0, PAGE, ends);
+          yield* host.sleep(10 * US);
+        }
+        hash = mm.hash(BASE, PAGE);
+      })(),
+    );
+    expect(host.report().messages).toMatchObject([{ side: 'target', message: 1, hash }]);
+  });
 });
