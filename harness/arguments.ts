@@ -16,7 +16,8 @@ export function parseMode(text: string): Mode {
 /** A list such as `pinned,odp`, each once. */
 export function parseModes(text: string): Mode[] {
   const list = text.split(',').map((item) => oneOf('--modes', item.trim(), modes));
-  if (new Set(list).size < list.length) throw usage('--modes', `'${text}' repeats a mode`, 'each once');
+  if (new Set(list).size < list.length)
+    throw usage('--modes', `'${text}' repeats a mode`, 'each once');
   return list;
 }
 

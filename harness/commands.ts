@@ -1,14 +1,14 @@
 /**
- * What the commands do. `cli.ts` reads the command line and calls these; each returns the exit
+ * What the commands do. `command-line.ts` reads the command line and calls these; each returns the exit
  * status, or throws what `exit.ts` reports.
  */
 import { join } from 'node:path';
 import { type Channel, connect, Failure, listen } from '../transport/index.ts';
 import { type Transport, usage } from './arguments.ts';
-import { COORDINATED, type ChildMessage, Interrupted, toPlain } from './coordination.ts';
+import { type ChildMessage, COORDINATED, Interrupted, toPlain } from './coordination.ts';
 import { runCoordinated } from './coordinator.ts';
 import { exitStatus, reportError } from './exit.ts';
-import { type ProgressDisplay, showProgress } from './progress-display.ts';
+import { showProgress } from './progress-display.ts';
 import type { Outcome } from './report.ts';
 import { type RunHooks, type RunProgress, runInProcess, runPart } from './run.ts';
 import { loadBuiltIns, loadScenario } from './scenario/load.ts';
@@ -54,17 +54,17 @@ export async function compare(name: string, options: CompareOptions): Promise<nu
   const scenario = await load(name, options);
   const folder = options.out ?? join('out', scenario.name);
   await prepareOutput(folder);
-  const stop = stopOnSignals();
+  const scenarioFlags = gapScaleFlags(options);
   const runs: [Mode, Outcome][] = [];
   for (const mode of modes) {
-    const display = showProgress(`${scenario.name} ${mode}`);
-    const hooks = { signal: stop.signal, onProgress: (p: RunProgress) => display.update(p) };
     const run = { scenario, mode, seed };
-    const scenarioFlags = gapScaleFlags(options);
-    const outcome = await finish(display, () =>
+    const outcome = await watched(`${scenario.name} ${mode}`, (hooks) =>
       transport === 'inproc'
         ? runInProcess(run, hooks)
-        : runCoordinated({ ...run, scenarioName: name, scenarioFlags, split, peerTimeoutMs }, hooks),
+        : runCoordinated(
+            { ...run, scenarioName: name, scenarioFlags, split, peerTimeoutMs },
+            hooks,
+          ),
     );
     runs.push([mode, outcome]);
     if (outcome.error !== undefined) break;
@@ -81,11 +81,8 @@ export async function host(name: string, options: HostOptions): Promise<number> 
   const folder = options.out ?? join('out', `${scenario.name}-${options.role}`);
   const { local, meet } = await meetingOf(scenario, options);
   await prepareOutput(folder);
-  const stop = stopOnSignals();
-  const display = showProgress(`${scenario.name} ${options.mode} ${options.role}`);
-  const hooks = { signal: stop.signal, onProgress: (p: RunProgress) => display.update(p) };
-  const outcome = await finish(display, () =>
-    runPart(partOf(scenario, options, local), () => meet(stop.signal), hooks),
+  const outcome = await watched(`${scenario.name} ${options.mode} ${options.role}`, (hooks) =>
+    runPart(partOf(scenario, options, local), () => meet(hooks.signal), hooks),
   );
   const facts = { scenario, seed: options.seed, transport: 'ws' };
   return conclude(facts, [[options.mode, outcome]], folder, options.json ?? false);
@@ -107,26 +104,23 @@ export async function list(options: { readonly json?: boolean }): Promise<number
 
 /** A host process of a coordinator: says nothing itself, the coordinator speaks for it. */
 async function coordinatedHost(name: string, options: HostOptions): Promise<number> {
-  const stop = stopOnSignals();
-  process.once('disconnect', () => stop.abort(new Interrupted()));
   let lastMs = 0;
-  const hooks: RunHooks = {
-    signal: stop.signal,
-    onProgress: (progress) => {
-      const nowMs = performance.now();
-      if (nowMs - lastMs < TELL_EVERY_MS) return;
-      lastMs = nowMs;
-      tell({ type: 'progress', progress });
-    },
+  const onProgress = (progress: RunProgress): void => {
+    const nowMs = performance.now();
+    if (nowMs - lastMs < TELL_EVERY_MS) return;
+    lastMs = nowMs;
+    tell({ type: 'progress', progress });
   };
-  let outcome: Outcome;
-  try {
-    const scenario = await load(name, options);
-    const { local, meet } = await meetingOf(scenario, options);
-    outcome = await runPart(partOf(scenario, options, local), () => meet(stop.signal), hooks);
-  } catch (error) {
-    outcome = { reports: [], windows: 0, wallSeconds: 0, error };
-  }
+  const outcome = await stoppable(async (signal): Promise<Outcome> => {
+    try {
+      const scenario = await load(name, options);
+      const { local, meet } = await meetingOf(scenario, options);
+      const part = partOf(scenario, options, local);
+      return await runPart(part, () => meet(signal), { signal, onProgress });
+    } catch (error) {
+      return { reports: [], windows: 0, wallSeconds: 0, error };
+    }
+  });
   await tell({ type: 'outcome', outcome: toPlain(outcome) });
   return outcome.error === undefined ? 0 : exitStatus(outcome.error);
 }
@@ -200,24 +194,39 @@ async function conclude(
   return unverified.length > 0 ? 1 : 0;
 }
 
-async function finish<T>(display: ProgressDisplay, run: () => Promise<T>): Promise<T> {
-  try {
-    return await run();
-  } finally {
-    display.stop();
-  }
+/** Runs something long with its progress on show, and stoppable. */
+function watched<T>(
+  label: string,
+  run: (hooks: RunHooks & { readonly signal: AbortSignal }) => Promise<T>,
+): Promise<T> {
+  const display = showProgress(label);
+  return stoppable(async (signal) => {
+    try {
+      return await run({ signal, onProgress: (progress) => display.update(progress) });
+    } finally {
+      display.stop();
+    }
+  });
 }
 
-/** Ctrl-C ends the run and keeps what is known; a second one ends the program at once. */
-function stopOnSignals(): AbortController {
+/**
+ * Runs `work` so that Ctrl-C (or a coordinator that is gone) ends it and keeps what is known; a
+ * second Ctrl-C ends the program at once.
+ */
+async function stoppable<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const stop = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(signal, () => {
-      if (stop.signal.aborted) process.exit(130);
-      stop.abort(new Interrupted());
-    });
+  let interrupts = 0;
+  const onSignal = (signal?: unknown): void => {
+    if (signal === 'SIGINT' && ++interrupts > 1) process.exit(130);
+    stop.abort(new Interrupted());
+  };
+  const events = ['SIGINT', 'SIGTERM', 'disconnect'] as const;
+  for (const event of events) process.on(event, onSignal);
+  try {
+    return await work(stop.signal);
+  } finally {
+    for (const event of events) process.off(event, onSignal);
   }
-  return stop;
 }
 
 function tell(message: ChildMessage): Promise<void> {

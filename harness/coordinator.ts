@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Failure, listen, runSwitchboard } from '../transport/index.ts';
-import { COORDINATED, type ChildMessage, fromPlain, Interrupted, TOKEN } from './coordination.ts';
+import { type ChildMessage, COORDINATED, fromPlain, Interrupted, TOKEN } from './coordination.ts';
 import type { NodeReport, Outcome } from './report.ts';
 import type { RunHooks, RunProgress } from './run.ts';
 import { channelsOf, identityOf, nodeNames, type RunOptions } from './world.ts';
@@ -169,7 +169,9 @@ class Child {
       }
     });
     this.done = new Promise((resolve) => {
-      this.process.once('error', (error) => resolve(this.lost(`cannot be started: ${error.message}`)));
+      this.process.once('error', (error) =>
+        resolve(this.lost(`cannot be started: ${error.message}`)),
+      );
       // Not `exit`: messages may still be on their way then.
       this.process.once('close', (code, signal) => {
         const how = signal ? `was killed by ${signal}` : `ended with status ${code}`;

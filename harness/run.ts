@@ -42,7 +42,10 @@ export async function runInProcess(options: RunOptions, hooks: RunHooks = {}): P
     while (!partition.finished()) {
       hooks.signal?.throwIfAborted();
       const ranOut = partition.advance(SLICE_EVENTS);
-      assert(ranOut || partition.finished(), 'no node may go on, and yet the world is not finished');
+      assert(
+        ranOut || partition.finished(),
+        'no node may go on, and yet the world is not finished',
+      );
       hooks.onProgress?.(progressOf(world));
       await new Promise<void>((resolve) => setImmediate(resolve));
     }

@@ -55,10 +55,7 @@ export function channelsOf(scenario: Scenario): FramedChannel[] {
     const { busLatencyPs } = profileOf(host);
     return { a: 2 * i, aPort: 0, b: 2 * i + 1, bPort: 0, latencyPs: busLatencyPs, kind: 'bus' };
   });
-  return [
-    ...buses,
-    { a: 0, aPort: 1, b: 2, bPort: 1, latencyPs: link.latencyPs, kind: 'wire' },
-  ];
+  return [...buses, { a: 0, aPort: 1, b: 2, bPort: 1, latencyPs: link.latencyPs, kind: 'wire' }];
 }
 
 /** What all processes of a run must agree on. */

@@ -92,7 +92,10 @@ export function within(region: Region, offset: Size): Place {
   return { region, offset };
 }
 
-type OperationOptions = Omit<OperationInput, 'kind' | 'from' | 'queuePair' | 'source' | 'target'> & {
+type OperationOptions = Omit<
+  OperationInput,
+  'kind' | 'from' | 'queuePair' | 'source' | 'target'
+> & {
   /** The connection it uses; one of its own when left out. */
   readonly on?: QueuePair;
 };
@@ -103,7 +106,11 @@ export function write(source: Region | Place, target: Region | Place, options: O
 }
 
 /** RDMA WRITE WITH IMMEDIATE: a write that also completes a receive of the target. */
-export function writeImm(source: Region | Place, target: Region | Place, options: OperationOptions) {
+export function writeImm(
+  source: Region | Place,
+  target: Region | Place,
+  options: OperationOptions,
+) {
   return operation('writeImm', source, target, options);
 }
 

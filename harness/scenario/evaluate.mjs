@@ -22,7 +22,10 @@ async function evaluate(file) {
   } catch (error) {
     const { message, stack } = error instanceof Error ? error : new Error(String(error));
     const place = `${stack}\n${message}`.split(`${file}:`)[1] ?? '';
-    const problem = message.split('\n').at(-1).replace(/^.*:\d+:\d+: /, '');
+    const problem = message
+      .split('\n')
+      .at(-1)
+      .replace(/^.*:\d+:\d+: /, '');
     return { file, problem, line: Number.parseInt(place, 10) || 0 };
   }
 }

@@ -47,7 +47,10 @@ export async function loadBuiltIns(): Promise<Scenario[]> {
  * The scenario called `nameOrPath`. Throws Failure E_SCENARIO_NOT_FOUND, _SCRIPT, _TIMEOUT or
  * _INVALID.
  */
-export async function loadScenario(nameOrPath: string, limitMs = SCRIPT_LIMIT_MS): Promise<Scenario> {
+export async function loadScenario(
+  nameOrPath: string,
+  limitMs = SCRIPT_LIMIT_MS,
+): Promise<Scenario> {
   const file = locate(nameOrPath);
   if (file.endsWith('.json')) return validateScenario(readJson(file));
   const [evaluation] = await evaluate([file], limitMs);
@@ -61,7 +64,12 @@ function locate(nameOrPath: string): string {
   const file = resolve(nameOrPath);
   if (isPath && existsSync(file)) return file;
   if (isPath) {
-    throw new Failure('E_SCENARIO_NOT_FOUND', 'there is no such file', nameOrPath, 'a scenario script');
+    throw new Failure(
+      'E_SCENARIO_NOT_FOUND',
+      'there is no such file',
+      nameOrPath,
+      'a scenario script',
+    );
   }
   const near = nearest(nameOrPath, names);
   const hint = near === undefined ? '' : `; did you mean '${near}'?`;

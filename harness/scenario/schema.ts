@@ -9,12 +9,12 @@
  * This data model is extended by adding fields with defaults; none is renamed or removed.
  */
 import { z } from 'zod';
-import { quantityHelp } from './quantity.ts';
 import {
   parseRate,
   parseShare,
   parseSize,
   parseTime,
+  quantityHelp,
   type Rate,
   type Share,
   type Size,

@@ -13,7 +13,6 @@ import {
   type OperationSpec,
   type RegionSpec,
   type Scenario,
-
   scenarioSchema,
 } from './schema.ts';
 
@@ -46,7 +45,11 @@ function invalid(place: string, message: string, expected = ''): Failure {
 function describeIssue(issue: z.core.$ZodIssue): Failure {
   const place = issue.path.reduce<string>(
     (path, key) =>
-      typeof key === 'number' ? `${path}[${key}]` : path === '' ? String(key) : `${path}.${String(key)}`,
+      typeof key === 'number'
+        ? `${path}[${key}]`
+        : path === ''
+          ? String(key)
+          : `${path}.${String(key)}`,
     '',
   );
   const expected =
@@ -59,14 +62,18 @@ function describeIssue(issue: z.core.$ZodIssue): Failure {
 }
 
 function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario): void {
-  if (hosts.length !== 2) throw invalid('hosts', `there are ${hosts.length} hosts`, 'exactly two, for now');
-  if (links.length !== 1) throw invalid('links', `there are ${links.length} links`, 'exactly one, for now');
+  if (hosts.length !== 2)
+    throw invalid('hosts', `there are ${hosts.length} hosts`, 'exactly two, for now');
+  if (links.length !== 1)
+    throw invalid('links', `there are ${links.length} links`, 'exactly one, for now');
   unique(hosts, 'hosts');
   unique(queuePairs, 'queuePairs');
   hosts.forEach((host, i) => {
     oneOf(host.profile, Object.keys(profiles), `hosts[${i}].profile`, 'adapter profile');
-    if (host.memoryBytes < 2 ** 20) throw invalid(`hosts[${i}].memory`, 'too small', 'at least 1MiB');
-    if (host.memoryBytes > 2 ** 38) throw invalid(`hosts[${i}].memory`, 'too large', 'at most 256GiB');
+    if (host.memoryBytes < 2 ** 20)
+      throw invalid(`hosts[${i}].memory`, 'too small', 'at least 1MiB');
+    if (host.memoryBytes > 2 ** 38)
+      throw invalid(`hosts[${i}].memory`, 'too large', 'at most 256GiB');
   });
   const names = hosts.map(({ name }) => name);
   links.forEach((link, i) => {
@@ -79,7 +86,8 @@ function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario):
       );
     }
     if (link.rateGbps <= 0) throw invalid(`links[${i}].rate`, 'the rate is zero', 'above zero');
-    if (link.lossPpm >= 1_000_000) throw invalid(`links[${i}].loss`, 'every packet is lost', 'below 100%');
+    if (link.lossPpm >= 1_000_000)
+      throw invalid(`links[${i}].loss`, 'every packet is lost', 'below 100%');
   });
   queuePairs.forEach((pair, i) => {
     checkEnds(pair.between, names, `queuePairs[${i}].between`);
@@ -91,7 +99,11 @@ function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario):
     throw invalid('operations', 'nothing happens', 'at least one operation, or a replay');
   }
   if (replay && operations.length > 0) {
-    throw invalid('operations', 'a replay brings its own operations', 'operations or a replay, not both');
+    throw invalid(
+      'operations',
+      'a replay brings its own operations',
+      'operations or a replay, not both',
+    );
   }
 }
 
@@ -100,7 +112,8 @@ function checkRegions({ hosts, regions }: Scenario): void {
   regions.forEach((region, i) => {
     const host = hosts.find(({ name }) => name === region.host);
     if (!host) throw unknown(region.host, namesOf(hosts), `regions[${i}].host`, 'host');
-    if (region.sizeBytes === 0) throw invalid(`regions[${i}].size`, 'the region is empty', 'at least 1B');
+    if (region.sizeBytes === 0)
+      throw invalid(`regions[${i}].size`, 'the region is empty', 'at least 1B');
     if (region.sizeBytes > host.memoryBytes + host.swapBytes) {
       throw invalid(
         `regions[${i}].size`,
@@ -115,7 +128,8 @@ function checkOperation(scenario: Scenario, operation: OperationSpec, path: stri
   const hosts = namesOf(scenario.hosts);
   oneOf(operation.from, hosts, `${path}.from`, 'host');
   oneOf(operation.queuePair, namesOf(scenario.queuePairs), `${path}.queuePair`, 'queue pair');
-  if (operation.sizeBytes === 0) throw invalid(`${path}.size`, 'an operation of no bytes', 'at least 1B');
+  if (operation.sizeBytes === 0)
+    throw invalid(`${path}.size`, 'an operation of no bytes', 'at least 1B');
   const [local, remote] = operation.kind === 'read' ? ['target', 'source'] : ['source', 'target'];
   for (const side of ['source', 'target'] as const) {
     const region = regionOf(scenario, operation[side].region, `${path}.${side}.region`);
@@ -178,7 +192,8 @@ function checkEnds(ends: readonly [string, string], hosts: readonly string[], pa
   ends.forEach((end, i) => {
     oneOf(end, hosts, `${path}[${i}]`, 'host');
   });
-  if (ends[0] === ends[1]) throw invalid(path, 'both ends are the same host', 'two different hosts');
+  if (ends[0] === ends[1])
+    throw invalid(path, 'both ends are the same host', 'two different hosts');
 }
 
 function regionOf(scenario: Scenario, name: string, path: string): RegionSpec {
@@ -190,7 +205,8 @@ function regionOf(scenario: Scenario, name: string, path: string): RegionSpec {
 function unique(items: readonly { name: string }[], path: string): void {
   items.forEach(({ name }, i) => {
     const first = items.findIndex((item) => item.name === name);
-    if (first < i) throw invalid(`${path}[${i}].name`, `'${name}' is already ${path}[${first}]`, 'a new name');
+    if (first < i)
+      throw invalid(`${path}[${i}].name`, `'${name}' is already ${path}[${first}]`, 'a new name');
   });
 }
 

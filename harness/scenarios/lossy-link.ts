@@ -14,6 +14,16 @@ const back = region(a, 'back', '1MiB');
 
 export const lossyLink = scenario('lossy-link', 'Writes and reads over a link that loses packets', [
   link(a, b, { loss: '0.1%' }),
-  write(local, remote, { size: '64KiB', count: 64, depth: 4, on: queuePair('w', a, b, { timeout: 8 }) }),
-  read(remote, back, { size: '64KiB', count: 64, depth: 4, on: queuePair('r', a, b, { timeout: 8 }) }),
+  write(local, remote, {
+    size: '64KiB',
+    count: 64,
+    depth: 4,
+    on: queuePair('w', a, b, { timeout: 8 }),
+  }),
+  read(remote, back, {
+    size: '64KiB',
+    count: 64,
+    depth: 4,
+    on: queuePair('r', a, b, { timeout: 8 }),
+  }),
 ]);

@@ -30,7 +30,12 @@ export function renderChart(
   latenciesPs: Partial<Record<Mode, readonly number[]>>,
 ): string {
   const modes = Object.entries(summary.modes) as [Mode, ModeSummary][];
-  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height: HEIGHT });
+  const chart = echarts.init(null, null, {
+    renderer: 'svg',
+    ssr: true,
+    width: WIDTH,
+    height: HEIGHT,
+  });
   chart.setOption({
     animation: false,
     backgroundColor: '#ffffff',
@@ -54,7 +59,12 @@ export function renderChart(
         axisLabel: { formatter: formatNs },
         min: 'dataMin',
       },
-      { type: 'log', gridIndex: 1, min: 1, axisLabel: { formatter: (n: number) => formatCount(n) } },
+      {
+        type: 'log',
+        gridIndex: 1,
+        min: 1,
+        axisLabel: { formatter: (n: number) => formatCount(n) },
+      },
     ],
     yAxis: [
       { type: 'value', gridIndex: 0, min: 0, max: 100, axisLabel: { formatter: '{value} %' } },

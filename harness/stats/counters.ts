@@ -7,7 +7,11 @@ import { type Cell, csv } from './csv.ts';
 export function countersCsv(runs: readonly (readonly [Mode, readonly NodeReport[]])[]): string {
   const rows = runs.flatMap(([mode, reports]) =>
     reports.flatMap(({ node, hca, host }) => {
-      const counters: Readonly<Record<string, Cell>> = { ...hca?.counters, ...host?.mm, ...host?.dma };
+      const counters: Readonly<Record<string, Cell>> = {
+        ...hca?.counters,
+        ...host?.mm,
+        ...host?.dma,
+      };
       return Object.entries(counters).map(([counter, value]) => ({ mode, node, counter, value }));
     }),
   );

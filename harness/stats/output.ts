@@ -36,5 +36,10 @@ export async function writeOutput(
 
 function cannotWrite(path: string, error: unknown): Failure {
   const code = (error as NodeJS.ErrnoException).code ?? String(error);
-  return new Failure('E_OUTPUT', `cannot be written: ${code}`, resolve(path), 'a folder to write to');
+  return new Failure(
+    'E_OUTPUT',
+    `cannot be written: ${code}`,
+    resolve(path),
+    'a folder to write to',
+  );
 }

@@ -22,7 +22,10 @@ export interface CommandFacts {
 export type ModeOutcomes = readonly (readonly [Mode, Outcome])[];
 
 /** The content of `summary.json`. */
-export function summaryOf({ scenario, seed, transport }: CommandFacts, runs: ModeOutcomes): Summary {
+export function summaryOf(
+  { scenario, seed, transport }: CommandFacts,
+  runs: ModeOutcomes,
+): Summary {
   const modes: Partial<Record<Mode, ModeSummary>> = {};
   for (const [mode, outcome] of runs) modes[mode] = summarize(outcome, scenario.hosts.length * 2);
   return {

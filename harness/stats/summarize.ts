@@ -49,7 +49,9 @@ export function latenciesOf(reports: readonly NodeReport[]): number[] {
 
 /** Payload bits per nanosecond from the start of traffic to the last completion. */
 function goodput(bytes: number, reports: readonly NodeReport[]): number {
-  const busy = reports.flatMap(({ workload }) => (workload && workload.lastPs > 0 ? [workload] : []));
+  const busy = reports.flatMap(({ workload }) =>
+    workload && workload.lastPs > 0 ? [workload] : [],
+  );
   if (busy.length === 0) return 0;
   const startPs = Math.min(...busy.map(({ startedPs }) => startedPs));
   const lastPs = Math.max(...busy.map(({ lastPs }) => lastPs));

@@ -7,7 +7,11 @@ import type { Mode } from '../scenario/schema.ts';
 import { formatBytes, formatCount, formatGbps, formatNs, formatRatio } from './format.ts';
 import type { ModeSummary, Summary } from './summary.ts';
 
-type Row = readonly [title: string, value: (mode: ModeSummary) => number, format: (n: number) => string];
+type Row = readonly [
+  title: string,
+  value: (mode: ModeSummary) => number,
+  format: (n: number) => string,
+];
 
 const rows: readonly Row[] = [
   ['simulated time', (m) => m.simulated_ns, formatNs],
@@ -45,9 +49,17 @@ export function renderTable(summary: Summary): string {
     const ratio = isPair ? [formatRatio(value(second), value(first))] : [];
     table.push([title, ...cells, ...ratio]);
   }
-  table.push(['every byte verified', ...modes.map(([, mode]) => verdict(mode)), ...(isPair ? [''] : [])]);
+  table.push([
+    'every byte verified',
+    ...modes.map(([, mode]) => verdict(mode)),
+    ...(isPair ? [''] : []),
+  ]);
   table.push(['digest', ...modes.map(([, mode]) => mode.digest), ...(isPair ? [''] : [])]);
-  table.push(['wall clock', ...modes.map(([, mode]) => `${mode.wall.seconds.toFixed(1)} s`), ...(isPair ? [''] : [])]);
+  table.push([
+    'wall clock',
+    ...modes.map(([, mode]) => `${mode.wall.seconds.toFixed(1)} s`),
+    ...(isPair ? [''] : []),
+  ]);
   const title = `${summary.scenario}, seed ${summary.seed}, over ${summary.transport}`;
   return `${title}\n${table.toString()}`;
 }

@@ -45,7 +45,10 @@ function pack(folder: string, run: string, rank: string): string {
   const [header, ...events] = read('tsv');
   const ranks = /of (\d+)/.exec(header as string)?.[1];
   const brk = /brk at snapshot ([0-9a-f]+)/.exec(header as string)?.[1];
-  const lines = [[TRACE_FORMAT, run, rank, ranks, brk].join('\t'), ...read('maps').flatMap(packMap)];
+  const lines = [
+    [TRACE_FORMAT, run, rank, ranks, brk].join('\t'),
+    ...read('maps').flatMap(packMap),
+  ];
   let gap = 0;
   for (const line of events) {
     const [ns, kind, ...columns] = line.split('\t');
@@ -62,7 +65,10 @@ function pack(folder: string, run: string, rank: string): string {
 function packMap(line: string): string[] {
   const [range, flags] = line.split(/\s+/) as [string, string];
   if (line.endsWith('[vsyscall]')) return []; // beyond 2^47
-  const [start, end] = range.split('-').map((text) => Number.parseInt(text, 16)) as [number, number];
+  const [start, end] = range.split('-').map((text) => Number.parseInt(text, 16)) as [
+    number,
+    number,
+  ];
   const from = line.endsWith('[stack]') ? start - STACK_GROWTH : start;
   return [`0\tmap\t${from.toString(16)}\t${end - from}\t${flags.slice(0, 3)}`];
 }

@@ -60,9 +60,15 @@ export function parseTrace(text: string, file: string): Trace {
     throw bad(file, 1, 'this is not a recording of a format known here', TRACE_FORMAT);
   }
   const [end, count] = (lines.at(-1) as string).split('\t');
-  if (end !== 'end') throw bad(file, lines.length, 'the recording stops early', 'a last line `end`');
+  if (end !== 'end')
+    throw bad(file, lines.length, 'the recording stops early', 'a last line `end`');
   if (Number(count) !== lines.length - 1) {
-    throw bad(file, lines.length, `lines are missing: ${count} were written`, `${lines.length - 1}`);
+    throw bad(
+      file,
+      lines.length,
+      `lines are missing: ${count} were written`,
+      `${lines.length - 1}`,
+    );
   }
   const start: TraceEvent[] = [];
   const events: TraceEvent[] = [];
@@ -113,7 +119,12 @@ export function checkPair(receiver: Trace, sender: Trace): void {
     sends.delete(event.message);
   }
   for (const [message] of sends) {
-    throw bad(sender.file, 0, `message ${message} is never received`, `a match in ${receiver.file}`);
+    throw bad(
+      sender.file,
+      0,
+      `message ${message} is never received`,
+      `a match in ${receiver.file}`,
+    );
   }
 }
 
@@ -137,7 +148,8 @@ class Line {
   event(sendsBefore: number): TraceEvent {
     const kind = this.columns[1] as TraceEvent['kind'];
     const count = Object.hasOwn(columnCount, kind ?? '') ? columnCount[kind] : undefined;
-    if (count === undefined) throw this.bad(`'${kind}' is not a kind of event`, 'see trace/format.ts');
+    if (count === undefined)
+      throw this.bad(`'${kind}' is not a kind of event`, 'see trace/format.ts');
     if (this.columns.length !== count + 2) {
       throw this.bad(`${this.columns.length - 2} columns follow '${kind}'`, `${count} columns`);
     }
@@ -179,7 +191,8 @@ class Line {
   address(index: number): number {
     const text = this.column(index);
     const value = /^[0-9a-f]{1,12}$/.test(text) ? Number.parseInt(text, 16) : Number.NaN;
-    if (!(value < ADDRESS_LIMIT)) throw this.bad(`'${text}' is not an address`, 'hexadecimal below 2^47');
+    if (!(value < ADDRESS_LIMIT))
+      throw this.bad(`'${text}' is not an address`, 'hexadecimal below 2^47');
     return value;
   }
 
@@ -201,7 +214,8 @@ class Line {
 
   private protection(index: number): number {
     const text = this.column(index);
-    if (!/^[r-][w-][x-]$/.test(text)) throw this.bad(`'${text}' is not a protection`, 'such as rw-');
+    if (!/^[r-][w-][x-]$/.test(text))
+      throw this.bad(`'${text}' is not a protection`, 'such as rw-');
     const bit = (at: number, value: number): number => (text[at] === '-' ? 0 : value);
     return bit(0, PROT_READ) + bit(1, PROT_WRITE) + bit(2, PROT_EXEC);
   }
@@ -210,7 +224,8 @@ class Line {
   private integer(index: number): number {
     const text = this.column(index);
     const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
-    if (!Number.isSafeInteger(value)) throw this.bad(`'${text}' is not a number`, 'a decimal integer');
+    if (!Number.isSafeInteger(value))
+      throw this.bad(`'${text}' is not a number`, 'a decimal integer');
     return value;
   }
 

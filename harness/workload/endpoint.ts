@@ -13,8 +13,8 @@ import {
   type MemoryRegion,
   type QueuePair,
   type Sim,
-  wait,
   type WorkCompletion,
+  wait,
 } from '../../kernel/index.ts';
 import {
   ACCESS_LOCAL_WRITE,

@@ -31,4 +31,3 @@ export function startProgram(host: Host, options: ProgramOptions): Workload {
   checkPair(other, own);
   return new Replay(host, own, other.rank, options);
 }
-

@@ -104,8 +104,7 @@ export class ReadResponder implements FaultWaiter {
       (r) => psnDistance(psn, r.psn) >= 0 && psnDistance(psn, psnAdd(r.psn, r.packets)) < 0,
     );
     if (read === undefined) return;
-    // What is still queued would come twice: the peer starts over from here.
-    this.clear();
+    this.cutFrom(psn);
     this.enqueue(read, psnDistance(psn, read.psn), NO_FRAME, readyPs);
   }
 
@@ -222,10 +221,29 @@ export class ReadResponder implements FaultWaiter {
     this.qp.activate(readyPs);
   }
 
-  private clear(): void {
-    for (const answer of this.answers) {
-      if (answer.ackFrame !== NO_FRAME) this.parts.pool.release(answer.ackFrame);
+  /**
+   * Drops what is queued for `psn` and behind it: the peer asks for all of that again. READs before
+   * it stay, and are read from memory anew from where they stand.
+   */
+  private cutFrom(psn: number): void {
+    const isBehind = ({ read }: Answer): boolean =>
+      read !== undefined && psnDistance(psnAdd(read.psn, read.packets - 1), psn) >= 0;
+    const first = this.answers.findIndex(isBehind);
+    const cut = this.answers.splice(first < 0 ? this.answers.length : first);
+    for (const { ackFrame } of cut) {
+      if (ackFrame !== NO_FRAME) this.parts.pool.release(ackFrame);
     }
+    this.numbered -= cut.length;
+    this.gather.discard();
+    this.fetchNumber = this.answers[0]?.number ?? this.numbered;
+    this.fetchOffset = (this.answers[0]?.next ?? 0) * this.qp.attributes.mtu;
+  }
+
+  private clear(): void {
+    for (const { ackFrame } of this.answers) {
+      if (ackFrame !== NO_FRAME) this.parts.pool.release(ackFrame);
+    }
+    this.numbered -= this.answers.length;
     this.answers.length = 0;
     this.gather.discard();
     this.fetchNumber = this.numbered;

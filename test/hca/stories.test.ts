@@ -196,6 +196,27 @@ describe('page faults', () => {
     expect(pair.a.completions[0].timePs).toBeGreaterThan(READY_PS + 1.5 * MS);
   });
 
+  it('several READs outstanding when the first one faults: all are asked for again and arrive', () => {
+    const pair = new Pair();
+    pair.a.at(READY_PS - 5 * US, () => pair.a.table(REGION_KEY, 0, 1, () => 0));
+    pair.b.fill(BASE, 80_000, 8);
+    pair.a.at(READY_PS, () => {
+      for (let i = 0; i < 4; i++) {
+        const at = BASE + i * 20_000;
+        const length = 20_000;
+        pair.a.postSend(QPN, { ...write, opcode: WR_RDMA_READ, wrId: i, address: at, length, remote: at });
+      }
+    });
+    pair.a.at(READY_PS + 0.2 * MS, () => {
+      pair.a.table(REGION_KEY, 0, 1, () => present(BASE / 4096));
+      pair.a.resumeFault(pair.a.faults[0].token);
+    });
+    pair.drive();
+    expect(pair.a.completions.map((c) => [c.wrId, c.status])).toEqual([0, 1, 2, 3].map((i) => [i, 0]));
+    expect(pair.a.read(BASE, 80_000)).toEqual(pair.b.read(BASE, 80_000));
+    expect(pair.hcaA.report().counters.local_ack_timeout_err).toBe(0);
+  });
+
   it('a fault that cannot be served fails both ends', () => {
     const pair = new Pair({ profile: { rnrWaitPercent: 100, rnrWaitMinPs: 0 } });
     pair.b.at(READY_PS - 5 * US, () => pair.b.table(REGION_KEY, 0, 1, () => 0));
