@@ -109,7 +109,7 @@ export class FaultEngine implements Engine {
   /** The driver says that the fault with `token` is served, or (not `ok`) that it cannot be. */
   resume(token: number, ok: boolean, now: TimePs): void {
     const fault = this.faults[token];
-    assert(fault !== undefined, `resume of token ${token}, which is not in flight`, this.node);
+    assert(fault !== undefined, 'resume of a token that is not in flight', this.node);
     fault.ok = ok;
     this.wake(now + this.profile.faultResumePs, token * 2 + 1);
   }

@@ -111,6 +111,8 @@ export const profiles: Readonly<Record<string, HcaProfile>> = {
   },
   // ISPASS, ConnectX-5 with firmware 16.26: a time-out floor of 2^12.
   'connectx-5': { ...connectx4, name: 'connectx-5', clockMhz: 500, ackTimeoutMinExponent: 12 },
+  // One ACK for each packet, as network simulators (htsim, ns-3) have it: for comparisons with them.
+  'connectx-4-ack-all': { ...connectx4, name: 'connectx-4-ack-all', ackRequestPackets: 1 },
   // What rdma_rxe does in software: timers as the specification has them, no floor.
   spec: {
     ...connectx4,

@@ -1,7 +1,6 @@
 /**
  * kernel: the host. What harness and tests may use of it.
  */
-export { busBytes } from './bus-cost.ts';
 export type { HostConfig } from './config.ts';
 export { defaultHostCosts, type HostCosts } from './costs.ts';
 export type { CompletionQueue } from './driver/completion-queue.ts';

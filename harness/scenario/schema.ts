@@ -129,6 +129,8 @@ const operationSchema = z
     depth: integer(1, 1024).default(1),
     /** Distance from one operation's range to the next; both wrap at the end of their region. */
     stride: size().optional(),
+    /** The program writes new bytes into the source before each operation; perftest does not. */
+    refill: z.boolean().default(true),
     /** When the first is posted, counted from the start of traffic. */
     at: time().prefault('0s'),
   })

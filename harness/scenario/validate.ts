@@ -27,6 +27,7 @@ export function validateScenario(data: unknown): Scenario {
     checkOperation(scenario, operation, `operations[${i}]`);
   });
   checkReceives(scenario);
+  checkRaces(scenario);
   scenario.events.forEach((event, i) => {
     checkEvent(scenario, event, `events[${i}]`);
   });
@@ -162,6 +163,48 @@ function checkReceives({ operations }: Scenario): void {
   });
 }
 
+/**
+ * Operations run side by side, so no bytes may be written by one and used by another: what arrives
+ * would depend on timing, and could not be verified.
+ */
+function checkRaces(scenario: Scenario): void {
+  const uses = scenario.operations.flatMap((operation, i) =>
+    (['source', 'target'] as const).map((side) => ({
+      i,
+      side,
+      region: operation[side].region,
+      ...spanOf(scenario, operation, side),
+    })),
+  );
+  for (const use of uses) {
+    const other = uses.find(
+      (earlier) =>
+        earlier.i < use.i &&
+        earlier.region === use.region &&
+        earlier.start < use.end &&
+        use.start < earlier.end &&
+        (earlier.side === 'target' || use.side === 'target'),
+    );
+    if (!other) continue;
+    throw invalid(
+      `operations[${use.i}].${use.side}`,
+      `these bytes of region '${use.region}' are also the ${other.side} of operations[${other.i}]`,
+      'a range of its own wherever one of two operations writes',
+    );
+  }
+}
+
+/** The bytes of a region that all work requests of an operation use together. */
+function spanOf(
+  { regions }: Scenario,
+  { sizeBytes, strideBytes, count, ...operation }: OperationSpec,
+  side: 'source' | 'target',
+): { start: number; end: number } {
+  const { region, offsetBytes: start } = operation[side];
+  const regionBytes = regions.find(({ name }) => name === region)?.sizeBytes ?? 0;
+  return { start, end: Math.min(regionBytes, start + (count - 1) * strideBytes + sizeBytes) };
+}
+
 function checkEvent(scenario: Scenario, event: EventSpec, path: string): void {
   oneOf(event.host, namesOf(scenario.hosts), `${path}.host`, 'host');
   if (!('region' in event)) return;
@@ -171,6 +214,16 @@ function checkEvent(scenario: Scenario, event: EventSpec, path: string): void {
       `${path}.region`,
       `region '${region.name}' belongs to host '${region.host}'`,
       `a region of '${event.host}'`,
+    );
+  }
+  const received = scenario.operations.some(
+    ({ kind, target }) => kind === 'send' && target.region === event.region,
+  );
+  if (received && (event.kind === 'remap' || event.kind === 'dontneed')) {
+    throw invalid(
+      `${path}.region`,
+      `receives are posted on region '${region.name}'`,
+      'a region that is not the target of a send',
     );
   }
   if ('offsetBytes' in event) {

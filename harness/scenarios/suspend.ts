@@ -1,8 +1,9 @@
 /**
  * The target's driver suspends its protection domain in the middle of a stream of writes.
  *
- * Look for: the peer is not told. Its local ACK timeout (timeout 4: 65 us) fires, it retransmits
- * into silence, and goes on when the domain resumes: timeouts and retransmitted_packets, no fault.
+ * Look for: the peer is not told. What it sends meanwhile is lost in silence, so it waits for its
+ * local ACK time-out (half a second: adapters of this generation do not go lower, whatever is asked
+ * for) and retransmits: one time-out, a 200 us suspension, a 500 ms gap. The same in both modes.
  */
 import { host, queuePair, region, scenario, suspend, write } from 'faultline';
 

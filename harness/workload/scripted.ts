@@ -148,7 +148,7 @@ export class Scripted {
     const { kind, sizeBytes } = operation;
     const from = placeOf(operation, source, operation.source.offsetBytes, k);
     const to = placeOf(operation, target, operation.target.offsetBytes, k);
-    const fresh = kind !== 'read' && !source.inUse(from, sizeBytes);
+    const fresh = operation.refill && kind !== 'read' && !source.inUse(from, sizeBytes);
     const uses = [source.use(from, sizeBytes), target.use(to, sizeBytes)];
     if (fresh) {
       const pattern = hashText(`${this.name} ${operation.queuePair} ${k}`, this.options.seed);

@@ -10,6 +10,7 @@ import {
   BUS_DMA_READ_DATA,
   BUS_SEND_DOORBELL,
   BUS_TABLE_UPDATE,
+  busTransferBytes,
   FRAME_WORDS,
   type FramePool,
   Link,
@@ -20,7 +21,7 @@ import {
   type TimePs,
   US,
 } from '../../transport/index.ts';
-import { busBytes } from '../bus-cost.ts';
+
 import type { Sim } from '../sched/completion.ts';
 import type { Timers } from '../sched/timers.ts';
 
@@ -56,7 +57,10 @@ export class AdapterBus {
   /** Sends a message that is ready in `delayPs`; it belongs to the adapter from here on. */
   send(frame: number, delayPs: TimePs = 0): void {
     const { node, pool } = this;
-    const arrivalPs = this.link.transmit(node.now + delayPs, busBytes(this.payloadBytes(frame)));
+    const arrivalPs = this.link.transmit(
+      node.now + delayPs,
+      busTransferBytes(this.payloadBytes(frame)),
+    );
     if (node.digest.enabled) {
       pool.record(node.digest, RECORD_FRAME_SENT, arrivalPs, this.port.index, frame);
     }

@@ -74,7 +74,7 @@ export class Commands {
 
   private finish(done: CommandDone): void {
     const waiter = this.waiting.get(done.tag);
-    assert(waiter !== undefined, `COMMAND_DONE for unknown tag ${done.tag}`, this.bus.node);
+    assert(waiter !== undefined, 'COMMAND_DONE for a tag nobody waits for', this.bus.node);
     this.waiting.delete(done.tag);
     waiter.resolve(done);
   }

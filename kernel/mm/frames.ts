@@ -56,7 +56,7 @@ export class Frames {
   allocate(): number {
     assert(this.free > 0, 'out of page frames');
     const frame = this.freeFrames[--this.free];
-    assert(this.references[frame] === 0, `free frame ${frame} has references`);
+    assert(this.references[frame] === 0, 'a free frame has references');
     this.references[frame] = 1;
     this.flags[frame] = 0;
     // A stale adapter may have written into it while it was free.
@@ -66,16 +66,16 @@ export class Frames {
 
   /** One more reference. */
   get(frame: number): void {
-    assert(this.references[frame] > 0, `frame ${frame} is free`);
+    assert(this.references[frame] > 0, 'a free frame is taken hold of');
     this.references[frame]++;
   }
 
   /** One reference less; the last one frees the frame. */
   put(frame: number): void {
     const left = --this.references[frame];
-    assert(left >= 0, `frame ${frame} is released more often than held`);
+    assert(left >= 0, 'a frame is released more often than held');
     if (left > 0) return;
-    assert(this.mapCounts[frame] === 0, `frame ${frame} is freed while mapped`);
+    assert(this.mapCounts[frame] === 0, 'a frame is freed while mapped');
     this.onFree(frame);
     this.flags[frame] = 0;
     this.content.setZero(frame);

@@ -47,7 +47,7 @@ export class Swap {
 
   /** Gives a slot back and forgets what it held. */
   release(slot: number): void {
-    assert(this.used[slot] === 1, `swap slot ${slot} is not in use`);
+    assert(this.used[slot] === 1, 'a swap slot is read that is not in use');
     this.used[slot] = 0;
     this.content.setZero(slot);
     this.freeSlots[this.free++] = slot;

@@ -27,7 +27,7 @@ export class Mutex {
 
   /** Hands the lock to whoever has waited longest. */
   unlock(): void {
-    assert(this.held, `mutex ${this.name} is not held`);
+    assert(this.held, 'a mutex is not held');
     const next = this.waiters.shift();
     if (next) next.resolve();
     else this.held = false;

@@ -40,13 +40,13 @@ export class RwLock {
   }
 
   unlockRead(): void {
-    assert(this.readers > 0, `lock ${this.name} is not held for reading`);
+    assert(this.readers > 0, 'a lock is not held for reading');
     this.readers--;
     this.grant();
   }
 
   unlockWrite(): void {
-    assert(this.writing, `lock ${this.name} is not held for writing`);
+    assert(this.writing, 'a lock is not held for writing');
     this.writing = false;
     this.grant();
   }

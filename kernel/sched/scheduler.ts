@@ -136,7 +136,7 @@ export class Scheduler {
   run(cpu: Cpu, now: TimePs): void {
     this.node.queue.arm(cpu.slot, NEVER);
     const thread = cpu.thread;
-    assert(thread !== undefined, `CPU ${cpu.index} fires without a thread`, this.node);
+    assert(thread !== undefined, 'a CPU fires without a thread', this.node);
     this.current = thread;
     let value = thread.resumeValue;
     thread.resumeValue = undefined;
@@ -149,7 +149,7 @@ export class Scheduler {
       }
       const wanted = step.value;
       if (typeof wanted === 'number') {
-        assert(wanted >= 0 && Number.isInteger(wanted), `${wanted} is no CPU time`, this.node);
+        assert(wanted >= 0 && Number.isInteger(wanted), 'a thread asks for a CPU time that is none', this.node);
         value = undefined;
         if (wanted === 0) continue;
         thread.cpuPs += wanted;
@@ -161,11 +161,9 @@ export class Scheduler {
         value = wanted.value;
         continue;
       }
-      assert(
-        thread.atomicDepth === 0 || thread.spinning,
-        `thread ${thread.name} sleeps while atomic (${wanted.purpose})`,
-        this.node,
-      );
+      if (thread.atomicDepth > 0 && !thread.spinning) {
+        assert(false, `${thread.name} sleeps while atomic (${wanted.purpose})`, this.node);
+      }
       thread.waitingFor = wanted;
       wanted.subscribe(thread);
       if (thread.spinning) {

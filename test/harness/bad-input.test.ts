@@ -293,6 +293,14 @@ const cases: readonly BadInput[] = [
     place: 'mtu',
   },
   {
+    what: 'a race between operations',
+    change: (d) => {
+      d.operations.push({ ...d.operations[0]!, size: '8KiB' });
+    },
+    code: 'E_SCENARIO_INVALID',
+    place: 'operations[1].target',
+  },
+  {
     what: 'nothing to do',
     change: (d) => {
       d.operations = [];

@@ -92,7 +92,7 @@ export class Partition {
 
   /** Takes over the promise of the remote node i. */
   promise(i: number, at: TimePs): void {
-    assert(this.nodes[i] === undefined, `a promise for node ${i}, which runs here`);
+    assert(this.nodes[i] === undefined, 'a promise for a node that runs here');
     this.promised[i] = at;
   }
 

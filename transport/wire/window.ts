@@ -110,7 +110,7 @@ export class WindowWriter implements WindowSink {
 
   put(node: number, port: number, arrivalPs: TimePs, frame: number): void {
     const kind = this.kinds[node * PORTS_PER_NODE + port];
-    assert(kind !== KIND_NONE, `no channel leads from here to port ${port} of node ${node}`);
+    assert(kind !== KIND_NONE, 'no channel leads from here to that port');
     if (arrivalPs < this.draft.arrivals[node]) this.draft.arrivals[node] = arrivalPs;
     const base = frame * FRAME_WORDS;
     if (kind === KIND_BUS) {
