@@ -231,27 +231,31 @@ export class Hca {
 
   /** Takes packets off the wire: one, or those of a train that come before anything else here. */
   private onWireFrame(frame: number, now: TimePs): void {
-    const { pool, node } = this;
+    const { pool, node, wirePort, transmitter } = this;
     const words = pool.words;
     const base = frame * FRAME_WORDS;
-    this.onPacket(frame, now);
+    const spacing = words[base + TRAIN_SPACING];
     let left = words[base + TRAIN_COUNT] - 1;
     let at = now;
-    while (left > 0) {
-      at += words[base + TRAIN_SPACING];
+    for (;;) {
+      const next = left > 0 ? at + spacing : wirePort.nextAfterHead;
+      transmitter.quietUntilPs = Math.min(next, wirePort.clearUntil());
+      this.onPacket(frame, at);
+      if (left <= 0) break;
       // The frame now stands for the rest of its train.
-      words[base + TRAIN_COUNT] = left;
+      words[base + TRAIN_COUNT] = left--;
       words[base + W_PSN] = (words[base + W_PSN] + 1) & 0xffffff;
       words[base + BURST_OFFSET] += words[base + PAYLOAD_BYTES];
-      if (at >= this.wirePort.clearUntil()) {
-        this.wirePort.hold(at);
+      at = next;
+      if (at >= wirePort.clearUntil()) {
+        transmitter.quietUntilPs = 0;
+        wirePort.hold(at);
         return;
       }
       node.now = at;
-      this.onPacket(frame, at);
-      left--;
     }
-    this.wirePort.take();
+    transmitter.quietUntilPs = 0;
+    wirePort.take();
     pool.release(frame);
   }
 

@@ -42,6 +42,8 @@ export class Transmitter implements Engine {
   /** Queue pairs that may have something to send, and whose turn it is. */
   private readonly round: QueuePair[] = [];
   private turn = 0;
+  /** While a packet is taken in: nothing else happens in this adapter before this time. */
+  quietUntilPs: TimePs = 0;
   /** Frames sent that stood for more than one packet. */
   trainsSent = 0;
 
@@ -61,6 +63,12 @@ export class Transmitter implements Engine {
 
   /** Queues an ACK or NAK that is ready at `readyPs`. */
   answer(frame: number, readyPs: TimePs): void {
+    const isNext = this.answerCount === 0 && this.round.length === 0;
+    if (isNext && this.trains && readyPs < this.quietUntilPs && this.link.freePs <= readyPs) {
+      // The event that would send it is the next one of this adapter: it may as well happen now.
+      this.send(frame, readyPs, undefined);
+      return;
+    }
     if (this.answerCount === this.answers.length) this.grow();
     const place = (this.answerHead + this.answerCount++) & (this.answers.length - 1);
     this.answers[place] = frame;

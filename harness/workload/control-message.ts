@@ -21,7 +21,7 @@ export const CONTROL_PAUSE = 4;
 export const CONTROL_PAUSED = 5;
 /** The receive for message `message` is posted: write `bytes` to `address` with `rkey`. */
 export const CONTROL_READY = 6;
-/** The sender has nothing more to do and will not post anything after this. */
+/** The sender has nothing more to do by itself; it still answers. */
 export const CONTROL_BYE = 7;
 
 /** A buffer the peer may write to or read from. */

@@ -4,30 +4,23 @@
  *
  * Set-up on both sides: connect, map and register the regions, tell the peer about them (ADVERT),
  * post receives, say START. Traffic starts when the peer's START is here; all `at` times count from
- * there. A region that an event unmaps or empties is first closed on both sides (PAUSE, PAUSED), and
- * opened with a new ADVERT. The end: own operations and events done, good-byes exchanged.
+ * there. Events are the business of `events.ts`. The end: own operations and events done, good-byes
+ * exchanged.
  */
 import { Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
 import {
   assert,
   hashText,
-  type TimePs,
   WR_RDMA_READ,
   WR_RDMA_WRITE,
   WR_RDMA_WRITE_WITH_IMM,
   WR_SEND,
 } from '../../transport/index.ts';
-import type { EventSpec, Mode, OperationSpec, Scenario } from '../scenario/schema.ts';
-import { type Buffer, Buffers, mappedBytes } from './buffers.ts';
-import {
-  addressWords,
-  CONTROL_ADVERT,
-  CONTROL_PAUSE,
-  CONTROL_PAUSED,
-  CONTROL_START,
-} from './control-message.ts';
+import type { Mode, OperationSpec, Scenario } from '../scenario/schema.ts';
+import { type Buffer, Buffers } from './buffers.ts';
+import { CONTROL_START } from './control-message.ts';
 import { Endpoint } from './endpoint.ts';
-import { PAGE_BYTES } from './layout.ts';
+import { Events, sleepUntil } from './events.ts';
 import { Progress } from './progress.ts';
 
 const opcodeOf: Readonly<Record<OperationSpec['kind'], number>> = {
@@ -47,7 +40,7 @@ export class Scripted {
   private readonly endpoint: Endpoint;
   private readonly buffers: Buffers;
   private readonly peerStarted = new Completion<void>("the peer's start");
-  private readonly paused = new Map<number, Completion<void>>();
+  private readonly events: Events;
 
   constructor(
     private readonly host: Host,
@@ -71,6 +64,7 @@ export class Scripted {
       },
       (words) => this.onControl(words),
     );
+    this.events = new Events(host, this.endpoint, this.buffers);
     host.spawn('program', this.run());
   }
 
@@ -80,7 +74,7 @@ export class Scripted {
     progress.position = 'registering';
     for (const buffer of this.buffers.own) {
       yield* this.buffers.create(buffer, endpoint.pd, options.seed);
-      yield* this.open(buffer);
+      yield* this.events.open(buffer);
     }
     const threads = this.scenario.operations
       .filter((operation) => consumesReceives(operation) && operation.from !== this.name)
@@ -96,10 +90,7 @@ export class Scripted {
       host.spawn(operation.kind, this.operate(operation)),
     );
     const events = this.scenario.events.filter((event) => event.host === this.name);
-    for (const event of events.filter((event) => !replacesMemory(event))) {
-      work.push(host.spawn(event.kind, this.happen(event)));
-    }
-    work.push(host.spawn('replacements', this.replaceAll(events.filter(replacesMemory))));
+    work.push(...this.events.start(events, progress.startedPs));
     for (const { done } of work) yield* wait(done);
     progress.position = 'saying good-bye';
     yield* endpoint.close();
@@ -109,10 +100,10 @@ export class Scripted {
 
   /** Posts all work requests of an operation, `depth` at a time, and waits for their completions. */
   private *operate(operation: OperationSpec): Sim<void> {
-    const { host } = this;
+    const { host, progress } = this;
     const source = this.buffers.named(operation.source.region);
     const target = this.buffers.named(operation.target.region);
-    yield* this.sleepUntil(operation.atPs);
+    yield* sleepUntil(host, progress.startedPs + operation.atPs);
     let outstanding = 0;
     let slot = new Completion<void>();
     for (let k = 0; k < operation.count; k++) {
@@ -196,83 +187,9 @@ export class Scripted {
     while (posted < Math.min(operation.count, POSTED_RECEIVES)) yield* postNext.call(this);
   }
 
-  private *happen(event: EventSpec): Sim<void> {
-    const { host, endpoint } = this;
-    yield* this.sleepUntil(event.atPs);
-    switch (event.kind) {
-      case 'reclaim':
-        yield* host.mm.reclaim.shrink(Math.ceil(event.sizeBytes / PAGE_BYTES));
-        return;
-      case 'suspend':
-        yield* host.verbs.suspendPd(endpoint.pd);
-        yield* host.sleep(event.durationPs);
-        yield* host.verbs.resumePd(endpoint.pd);
-        return;
-      case 'prefetch': {
-        const buffer = this.buffers.named(event.region);
-        if (!this.buffers.isOnDemand(buffer) || !buffer.region) return;
-        const length = event.lengthBytes ?? buffer.spec.sizeBytes - event.offsetBytes;
-        const address = buffer.address + event.offsetBytes;
-        yield* host.verbs.adviseMr(buffer.region, address, length, true);
-      }
-    }
-  }
-
-  /** Carries out events that replace memory, one after the other, in order of time. */
-  private *replaceAll(events: readonly EventSpec[]): Sim<void> {
-    for (const event of [...events].sort((x, y) => x.atPs - y.atPs)) {
-      if (!('region' in event)) continue;
-      yield* this.sleepUntil(event.atPs);
-      const buffer = this.buffers.named(event.region);
-      buffer.close();
-      const paused = new Completion<void>(`the peer to pause region ${event.region}`);
-      this.paused.set(buffer.index, paused);
-      yield* this.endpoint.sendControl(CONTROL_PAUSE, [buffer.index]);
-      yield* buffer.drain();
-      yield* wait(paused);
-      yield* this.buffers.replace(buffer, this.endpoint.pd, this.change(event, buffer));
-      yield* this.open(buffer);
-    }
-  }
-
-  private *change(event: EventSpec, buffer: Buffer): Sim<void> {
-    const { mm } = this.host;
-    if (event.kind === 'remap') {
-      yield* mm.munmap(buffer.address, mappedBytes(buffer));
-      yield* mm.mmap(buffer.address, mappedBytes(buffer), 3);
-    } else if (event.kind === 'dontneed') {
-      const length = event.lengthBytes ?? buffer.spec.sizeBytes - event.offsetBytes;
-      yield* mm.madviseDontneed(buffer.address + event.offsetBytes, length);
-    }
-  }
-
-  /** Opens a region of this host here and at the peer. */
-  private *open(buffer: Buffer): Sim<void> {
-    buffer.open.resolve();
-    yield* this.endpoint.sendControl(CONTROL_ADVERT, [
-      buffer.index,
-      buffer.rkey,
-      ...addressWords(buffer.address),
-    ]);
-  }
-
   private onControl(words: readonly number[]): void {
-    const [kind, , index] = words as [number, number, number];
-    const buffer = this.buffers.all[index];
-    if (kind === CONTROL_START) this.peerStarted.resolve();
-    else if (kind === CONTROL_PAUSED) this.paused.get(index)?.resolve();
-    else if (kind === CONTROL_ADVERT && buffer) {
-      buffer.rkey = words[3] as number;
-      buffer.open.resolve();
-    } else if (kind === CONTROL_PAUSE && buffer) {
-      buffer.close();
-      this.host.spawn('pause', this.pause(buffer));
-    }
-  }
-
-  private *pause(buffer: Buffer): Sim<void> {
-    yield* buffer.drain();
-    yield* this.endpoint.sendControl(CONTROL_PAUSED, [buffer.index]);
+    if (words[0] === CONTROL_START) this.peerStarted.resolve();
+    else this.events.onControl(words);
   }
 
   private ownOperations(): OperationSpec[] {
@@ -281,12 +198,6 @@ export class Scripted {
 
   private pairOf({ queuePair }: OperationSpec): number {
     return this.scenario.queuePairs.findIndex(({ name }) => name === queuePair);
-  }
-
-  /** Sleeps until `atPs` after the start of traffic. */
-  private *sleepUntil(atPs: TimePs): Sim<void> {
-    const span = this.progress.startedPs + atPs - this.host.node.now;
-    if (span > 0) yield* this.host.sleep(span);
   }
 }
 
@@ -300,8 +211,4 @@ function placeOf(operation: OperationSpec, buffer: Buffer, offset: number, k: nu
 
 function consumesReceives({ kind }: OperationSpec): boolean {
   return kind === 'send' || kind === 'writeImm';
-}
-
-function replacesMemory({ kind }: EventSpec): boolean {
-  return kind === 'remap' || kind === 'dontneed';
 }

@@ -204,6 +204,11 @@ export class Port implements Engine {
     this.node.queue.arm(this.slot, untilPs);
   }
 
+  /** When the frame behind the one at the head arrives, or NEVER. */
+  get nextAfterHead(): TimePs {
+    return this.count > 1 ? this.times[(this.head + 1) & (this.frames.length - 1)] : NEVER;
+  }
+
   /** Up to when (exclusive) the frame at the head may be handled on without looking elsewhere. */
   clearUntil(): TimePs {
     const others = this.node.queue.nextTimeExcept(this.slot);

@@ -37,6 +37,8 @@ export class Partition {
   private readonly promised: Float64Array;
   /** Shortest latency from node i to node j, at [i * count + j]. */
   private readonly distance: Float64Array;
+  /** Earliest time at which each node may send: promises, and Node.nextAction of local nodes. */
+  private readonly actions: Float64Array;
   private readonly count: number;
   private readonly locals: number[] = [];
 
@@ -53,6 +55,7 @@ export class Partition {
     this.count = nodes.length;
     // Every node may act at time 0 until it says otherwise.
     this.promised = new Float64Array(this.count);
+    this.actions = new Float64Array(this.count);
     this.distance = shortestLatencies(this.count, channels);
     nodes.forEach((node, i) => {
       if (node) this.locals.push(i);
@@ -68,20 +71,32 @@ export class Partition {
    * when the budget ended it, that is, when there is more to do without hearing from anyone.
    */
   advance(budget: number): boolean {
+    const { locals, nodes, actions } = this;
+    for (let i = 0; i < this.count; i++) {
+      actions[i] = nodes[i]?.nextAction() ?? this.promised[i];
+    }
     let left = budget;
     let moved = true;
     while (moved) {
       moved = false;
-      for (const i of this.locals) {
-        const node = this.nodes[i] as Node;
+      for (let k = 0; k < locals.length; k++) {
+        const i = locals[k];
+        const node = nodes[i] as Node;
         node.horizon = this.horizonOf(i);
         if (node.queue.nextTime() >= node.horizon) continue;
         left -= node.run(left);
+        // What it sent to others has lowered theirs already; see `arriving`.
+        actions[i] = node.nextAction();
         moved = true;
         if (left <= 0) return true;
       }
     }
     return false;
+  }
+
+  /** A frame is on its way to node i, which may act when it arrives. */
+  arriving(i: number, arrivalPs: TimePs): void {
+    if (arrivalPs < this.actions[i]) this.actions[i] = arrivalPs;
   }
 
   /** The earliest time at which node i can do anything, as known here. */
@@ -99,6 +114,7 @@ export class Partition {
   /** Lowers the promise of the remote node i: a frame for it is on its way. */
   expect(i: number, arrivalPs: TimePs): void {
     if (arrivalPs < this.promised[i]) this.promised[i] = arrivalPs;
+    this.arriving(i, arrivalPs);
   }
 
   /**
@@ -126,11 +142,10 @@ export class Partition {
 
   private horizonOf(i: number): TimePs {
     let horizon = this.limitPs === NEVER ? NEVER : this.limitPs + 1;
-    const { count, nodes, distance, promised } = this;
+    const { count, actions, distance } = this;
     for (let j = 0; j < count; j++) {
       if (j === i) continue;
-      const node = nodes[j];
-      const at = (node ? node.nextAction() : promised[j]) + distance[j * count + i];
+      const at = actions[j] + distance[j * count + i];
       if (at < horizon) horizon = at;
     }
     return horizon;
@@ -150,7 +165,7 @@ export class Partition {
     assert(port.latencyPs === latencyPs, `port ${fromPort} of node ${from} has another latency`);
     port.returnPs = this.distance[to * this.count + from];
     const peer = this.nodes[to]?.ports[toPort];
-    if (peer) port.outlet = new InboxOutlet(peer);
+    if (peer) port.outlet = new InboxOutlet(this, peer, to);
     else {
       assert(sink !== undefined, `node ${to} runs elsewhere and no window leads there`);
       port.outlet = new WindowOutlet(this, sink, to, toPort);
@@ -160,10 +175,15 @@ export class Partition {
 
 /** Hands frames straight to the peer's inbox: both nodes run in this process. */
 class InboxOutlet implements Outlet {
-  constructor(private readonly peer: Port) {}
+  constructor(
+    private readonly partition: Partition,
+    private readonly peer: Port,
+    private readonly peerNode: number,
+  ) {}
 
   accept(arrivalPs: TimePs, frame: number, isInert: boolean): void {
     this.peer.deliver(arrivalPs, frame, isInert);
+    if (!isInert) this.partition.arriving(this.peerNode, arrivalPs);
   }
 }
 

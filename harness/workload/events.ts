@@ -1,0 +1,124 @@
+/**
+ * What happens to a host's memory and driver at given times of a scripted scenario.
+ *
+ * Memory pressure, suspends and prefetches run into whatever traffic there is. An event that replaces
+ * memory must not: no program unmaps a buffer that is in use. So the region is closed on both sides
+ * first (PAUSE, PAUSED), and opened with a new ADVERT.
+ */
+import { Completion, type Host, type Sim, type Thread, wait } from '../../kernel/index.ts';
+import type { TimePs } from '../../transport/index.ts';
+import type { EventSpec } from '../scenario/schema.ts';
+import { type Buffer, type Buffers, mappedBytes } from './buffers.ts';
+import { addressWords, CONTROL_ADVERT, CONTROL_PAUSE, CONTROL_PAUSED } from './control-message.ts';
+import type { Endpoint } from './endpoint.ts';
+import { PAGE_BYTES } from './layout.ts';
+
+export class Events {
+  private startPs: TimePs = 0;
+  private readonly paused = new Map<number, Completion<void>>();
+
+  constructor(
+    private readonly host: Host,
+    private readonly endpoint: Endpoint,
+    private readonly buffers: Buffers,
+  ) {}
+
+  /** Starts the events of this host, whose times count from `startPs`. Returns their threads. */
+  start(events: readonly EventSpec[], startPs: TimePs): Thread[] {
+    this.startPs = startPs;
+    const threads = events
+      .filter((event) => !replacesMemory(event))
+      .map((event) => this.host.spawn(event.kind, this.happen(event)));
+    const replacements = this.replaceAll(events.filter(replacesMemory));
+    return [...threads, this.host.spawn('replacements', replacements)];
+  }
+
+  /** Opens a region of this host here and at the peer. */
+  *open(buffer: Buffer): Sim<void> {
+    buffer.open.resolve();
+    yield* this.endpoint.sendControl(CONTROL_ADVERT, [
+      buffer.index,
+      buffer.rkey,
+      ...addressWords(buffer.address),
+    ]);
+  }
+
+  /** Takes in a control message about a region. */
+  onControl(words: readonly number[]): void {
+    const [kind, , index] = words as [number, number, number];
+    const buffer = this.buffers.all[index];
+    if (kind === CONTROL_PAUSED) this.paused.get(index)?.resolve();
+    else if (kind === CONTROL_ADVERT && buffer) {
+      buffer.rkey = words[3] as number;
+      buffer.open.resolve();
+    } else if (kind === CONTROL_PAUSE && buffer) {
+      buffer.close();
+      this.host.spawn('pause', this.pause(buffer));
+    }
+  }
+
+  private *happen(event: EventSpec): Sim<void> {
+    const { host, endpoint } = this;
+    yield* sleepUntil(host, this.startPs + event.atPs);
+    switch (event.kind) {
+      case 'reclaim':
+        yield* host.mm.reclaim.shrink(Math.ceil(event.sizeBytes / PAGE_BYTES));
+        return;
+      case 'suspend':
+        yield* host.verbs.suspendPd(endpoint.pd);
+        yield* host.sleep(event.durationPs);
+        yield* host.verbs.resumePd(endpoint.pd);
+        return;
+      case 'prefetch': {
+        const buffer = this.buffers.named(event.region);
+        if (!this.buffers.isOnDemand(buffer) || !buffer.region) return;
+        const length = event.lengthBytes ?? buffer.spec.sizeBytes - event.offsetBytes;
+        const address = buffer.address + event.offsetBytes;
+        yield* host.verbs.adviseMr(buffer.region, address, length, true);
+      }
+    }
+  }
+
+  /** Carries out events that replace memory, one after the other, in order of time. */
+  private *replaceAll(events: readonly EventSpec[]): Sim<void> {
+    for (const event of [...events].sort((x, y) => x.atPs - y.atPs)) {
+      if (!('region' in event)) continue;
+      yield* sleepUntil(this.host, this.startPs + event.atPs);
+      const buffer = this.buffers.named(event.region);
+      buffer.close();
+      const paused = new Completion<void>(`the peer to pause region ${event.region}`);
+      this.paused.set(buffer.index, paused);
+      yield* this.endpoint.sendControl(CONTROL_PAUSE, [buffer.index]);
+      yield* buffer.drain();
+      yield* wait(paused);
+      yield* this.buffers.replace(buffer, this.endpoint.pd, this.change(event, buffer));
+      yield* this.open(buffer);
+    }
+  }
+
+  private *change(event: EventSpec, buffer: Buffer): Sim<void> {
+    const { mm } = this.host;
+    if (event.kind === 'remap') {
+      yield* mm.munmap(buffer.address, mappedBytes(buffer));
+      yield* mm.mmap(buffer.address, mappedBytes(buffer), 3);
+    } else if (event.kind === 'dontneed') {
+      const length = event.lengthBytes ?? buffer.spec.sizeBytes - event.offsetBytes;
+      yield* mm.madviseDontneed(buffer.address + event.offsetBytes, length);
+    }
+  }
+
+  private *pause(buffer: Buffer): Sim<void> {
+    yield* buffer.drain();
+    yield* this.endpoint.sendControl(CONTROL_PAUSED, [buffer.index]);
+  }
+}
+
+/** Sleeps until the simulated time `atPs`; not at all when that is past. */
+export function* sleepUntil(host: Host, atPs: TimePs): Sim<void> {
+  const span = atPs - host.node.now;
+  if (span > 0) yield* host.sleep(span);
+}
+
+function replacesMemory({ kind }: EventSpec): boolean {
+  return kind === 'remap' || kind === 'dontneed';
+}
