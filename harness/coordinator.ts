@@ -18,7 +18,7 @@ import type { NodeReport, Outcome } from './report.ts';
 import type { RunHooks, RunProgress } from './run.ts';
 import { channelsOf, identityOf, nodeNames, type RunOptions } from './world.ts';
 
-const cli = fileURLToPath(new URL('./cli.ts', import.meta.url));
+const launcher = fileURLToPath(new URL('./launch.mjs', import.meta.url));
 /** How long the others get to end by themselves once one has, before they are killed. */
 const GRACE_MS = 3_000;
 
@@ -155,7 +155,7 @@ class Child {
     token: string,
     onProgress: () => void,
   ) {
-    this.process = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), cli, ...args], {
+    this.process = spawn(process.execPath, [launcher, 'cli', ...args], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       serialization: 'advanced',
       env: { ...process.env, [COORDINATED]: '1', [TOKEN]: token },

@@ -12,12 +12,11 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const lock = `${root}.install.lock`;
 
-const script = (file) => ['--import', import.meta.resolve('tsx'), `${root}harness/${file}`];
-const commands = {
-  start: () => [...script('cli.ts'), 'compare'],
-  cli: () => script('cli.ts'),
-  bench: () => script('bench/main.ts'),
-  test: () => [`${root}node_modules/vitest/vitest.mjs`, 'run', '--root', root],
+/** What each command runs: an entry below harness/, and arguments that come before the given ones. */
+const entries = {
+  start: { entry: 'cli.ts', before: ['compare'] },
+  cli: { entry: 'cli.ts', before: [] },
+  bench: { entry: 'bench/main.ts', before: [] },
 };
 
 /** Runs a program to its end, passing signals on to it. Resolves to its exit code or signal. */
@@ -86,11 +85,21 @@ function finish(outcome) {
   else process.exitCode = outcome;
 }
 
-// Anything but a name from the table is for the command line, so this file also serves as its bin.
-const given = process.argv.slice(2);
-const [command, args] = Object.hasOwn(commands, given[0] ?? '')
-  ? [commands[given[0]], given.slice(1)]
-  : [commands.cli, given];
+/** Runs an entry in this process: its signals, its standard streams and its IPC channel are ours. */
+async function runHere({ entry, before }, args) {
+  const { bundled } = await import('./bundle.mjs');
+  const url = await bundled(entry);
+  process.argv = [process.argv[0], process.argv[1], ...before, ...args];
+  await import(url);
+}
 
+const vitest = `${root}node_modules/vitest/vitest.mjs`;
+const [command, ...args] = process.argv.slice(2);
 const problem = await install();
-finish(problem || (await run(process.execPath, [...command(), ...args], { stdio: 'inherit' })));
+if (problem) finish(problem);
+else if (command === 'test') {
+  finish(await run(process.execPath, [vitest, 'run', '--root', root, ...args], { stdio: 'inherit' }));
+}
+// Anything but a name from the table is for the command line, so this file also serves as its bin.
+else if (Object.hasOwn(entries, command ?? '')) await runHere(entries[command], args);
+else await runHere(entries.cli, process.argv.slice(2));

@@ -5,13 +5,13 @@
  * arrive, each when the one before is done. Doorbells do not pass through here.
  */
 import {
+  BURST,
+  BURST_MAX_PAGES,
   BUS_COMMAND,
   BUS_FAULT_RESUME,
   BUS_PD_RESUME,
   BUS_PD_SUSPEND,
   BUS_TABLE_UPDATE,
-  BURST,
-  BURST_MAX_PAGES,
   CMD_ALLOC_PD,
   CMD_BAD_OPCODE,
   CMD_BAD_PARAMETER,
@@ -40,10 +40,10 @@ import {
   type TimePs,
   WC_SUCCESS,
 } from '../transport/index.ts';
-import type { Resources } from './resources.ts';
 import { cyclesPs } from './profile.ts';
 import type { Parts } from './qp/parts.ts';
 import type { QueuePair } from './qp/queue-pair.ts';
+import type { Resources } from './resources.ts';
 
 /** The largest region: 2^40 bytes, so that a page index fits 32 bits. */
 const MAX_REGION_BYTES = 2 ** 40;
@@ -141,7 +141,13 @@ export class Commands implements Engine {
           return CMD_BAD_PARAMETER;
         }
         if (!resources.hasPd(words[p])) return CMD_BAD_RESOURCE;
-        const region = resources.mkeys.create(words[p], words[p + 1], words[p + 2], address, length);
+        const region = resources.mkeys.create(
+          words[p],
+          words[p + 1],
+          words[p + 2],
+          address,
+          length,
+        );
         parts.node.digest.record(RECORD_TABLE, now, region.key, words[p], words[p + 1], length | 0);
         this.result = region.key;
         return CMD_OK;
@@ -158,7 +164,8 @@ export class Commands implements Engine {
         const [pd, send, receive] = [words[p], words[p + 1], words[p + 2]];
         if (send < 1 || send > MAX_QUEUE_ENTRIES) return CMD_BAD_PARAMETER;
         if (receive < 0 || receive > MAX_QUEUE_ENTRIES) return CMD_BAD_PARAMETER;
-        if (!resources.hasCq(words[p + 3]) || !resources.hasCq(words[p + 4])) return CMD_BAD_RESOURCE;
+        if (!resources.hasCq(words[p + 3]) || !resources.hasCq(words[p + 4]))
+          return CMD_BAD_RESOURCE;
         const qp = resources.createQueuePair(pd, send, receive, words[p + 3], words[p + 4]);
         if (qp === undefined) return CMD_BAD_RESOURCE;
         this.result = qp.qpn;

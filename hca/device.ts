@@ -21,9 +21,9 @@ import {
   Node,
   OP_REQUEST,
   opFlags,
-  packetWireBytes,
   PAYLOAD_BYTES,
   type Port,
+  packetWireBytes,
   QPS_RESET,
   RECORD_FRAME_RECEIVED,
   type TimePs,
@@ -41,9 +41,9 @@ import { MkeyTable } from './memory/region.ts';
 import { Translator } from './memory/translator.ts';
 import { cyclesPs, type HcaProfile } from './profile.ts';
 import { GatherTags } from './qp/gather-tags.ts';
+import { Resources } from './resources.ts';
 import { Timers } from './timers.ts';
 import { Transmitter } from './transmitter.ts';
-import { Resources } from './resources.ts';
 
 export interface HcaConfig {
   /** Name of the host; the node is called `<name>.hca`. */

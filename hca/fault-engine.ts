@@ -15,8 +15,8 @@ import {
   FAULT_AT_RESPONDER,
   type Node,
   RECORD_FAULT,
-  TimerQueue,
   type TimePs,
+  TimerQueue,
 } from '../transport/index.ts';
 import type { BusPort } from './bus-port.ts';
 import { C } from './counters.ts';

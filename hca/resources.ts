@@ -11,7 +11,7 @@ import {
   type TimePs,
   WC_SUCCESS,
 } from '../transport/index.ts';
-import { MkeyTable } from './memory/region.ts';
+import type { MkeyTable } from './memory/region.ts';
 import type { Parts, ProtectionDomain } from './qp/parts.ts';
 import { QueuePair } from './qp/queue-pair.ts';
 

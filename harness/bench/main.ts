@@ -9,6 +9,7 @@ import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { type BenchRow, calibrate, rowOf } from './measure.ts';
 import { streamPacketsPerCpuSecond } from './stream.ts';
+import { runPeer } from './window-peer.ts';
 import { bareRun, windowRun } from './windows.ts';
 
 /** A benchmark: what it is called and how its row is made from `runs` runs. */
@@ -105,4 +106,6 @@ function render(rows: readonly BenchRow[]): string {
   return `${table.toString()}\n${notes.join('\n')}`;
 }
 
-await main();
+// The window benchmark starts this program again as the other process.
+if (process.argv[2] === 'peer') await runPeer(process.argv.slice(3));
+else await main();

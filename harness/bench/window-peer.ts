@@ -7,17 +7,16 @@ import { connect } from '../../transport/index.ts';
 import { runPart } from '../run.ts';
 import { windowScenario } from './windows.ts';
 
-const [what, url, bytes] = process.argv.slice(2);
-
-if (what === 'echo') {
-  const answer = Buffer.alloc(Number(bytes));
-  // The same as `transport/channel/websocket.ts` does on loopback: a zero mask, which ws skips.
-  const socket = new WebSocket(url, {
-    perMessageDeflate: false,
-    generateMask: (mask) => mask.fill(0),
-  });
-  socket.on('message', () => socket.send(answer));
-} else {
+/** Runs to the end of the world, or until the echo's peer hangs up. */
+export async function runPeer([what, url, bytes]: readonly string[]): Promise<void> {
+  if (what === 'echo') {
+    const answer = Buffer.alloc(Number(bytes));
+    // As `transport/channel/websocket.ts` does on loopback: a zero mask, which ws skips.
+    const generateMask = (mask: Buffer): void => void mask.fill(0);
+    const socket = new WebSocket(url, { perMessageDeflate: false, generateMask });
+    socket.on('message', () => socket.send(answer));
+    return;
+  }
   const local = ['b.hca', 'b.host'];
   const options = { scenario: windowScenario, mode: 'pinned', seed: 1, local } as const;
   const outcome = await runPart({ ...options, peerTimeoutMs: 30_000 }, () => connect(url));

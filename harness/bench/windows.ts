@@ -15,7 +15,7 @@ import { type Channel, listen } from '../../transport/index.ts';
 import { runPart } from '../run.ts';
 import { validateScenario } from '../scenario/validate.ts';
 
-const peer = fileURLToPath(new URL('./window-peer.ts', import.meta.url));
+const launcher = fileURLToPath(new URL('../launch.mjs', import.meta.url));
 const PEER_TIMEOUT_MS = 30_000;
 
 /** Small SENDs both ways: windows that carry next to nothing, so that what is measured is the window. */
@@ -120,7 +120,7 @@ export async function bareRun(sentBytes: number, receivedBytes: number): Promise
 }
 
 function startPeer(...args: string[]): ChildProcess {
-  return spawn(process.execPath, ['--import', import.meta.resolve('tsx'), peer, ...args], {
+  return spawn(process.execPath, [launcher, 'bench', 'peer', ...args], {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
 }

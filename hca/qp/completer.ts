@@ -7,10 +7,11 @@
 import {
   BURST,
   BURST_OFFSET,
+  deadline,
   FRAME_WORDS,
   NEVER,
-  opFlags,
   OP_READ,
+  opFlags,
   PAYLOAD_BYTES,
   QPS_RTS,
   type TimePs,
@@ -26,13 +27,20 @@ import {
   WC_RETRY_EXC_ERR,
   WC_RNR_RETRY_EXC_ERR,
   WC_SUCCESS,
-  deadline,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
 import { LOCAL_WRITE, XLT_HIT } from '../memory/translator.ts';
 import { TIMER_ACK, TIMER_WAIT } from '../timers.ts';
-import { AETH_NAK, AETH_RNR_NAK, NAK_INVALID_REQUEST, NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATION, NAK_SEQUENCE, rnrTimerPs } from './aeth.ts';
+import {
+  AETH_NAK,
+  AETH_RNR_NAK,
+  NAK_INVALID_REQUEST,
+  NAK_REMOTE_ACCESS,
+  NAK_REMOTE_OPERATION,
+  NAK_SEQUENCE,
+  rnrTimerPs,
+} from './aeth.ts';
 import type { Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';

@@ -8,6 +8,12 @@ import type { Timers } from '../timers.ts';
 import type { Transmitter } from '../transmitter.ts';
 import type { GatherTags } from './gather-tags.ts';
 
+/**
+ * The longest message: max_msg_sz of mlx5 adapters. At the smallest MTU it is 2^22 packets, so that
+ * PSNs of what is outstanding never come half a circle apart (IBTA 9.7.2 asks for that).
+ */
+export const MAX_MESSAGE_BYTES = 2 ** 30;
+
 export interface Parts {
   readonly node: Node;
   readonly pool: FramePool;

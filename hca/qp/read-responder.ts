@@ -66,12 +66,8 @@ export class ReadResponder implements FaultWaiter {
     private readonly qp: QueuePair,
     private readonly parts: Parts,
   ) {
-    this.gather = new Gather(
-      parts.profile.gatherBursts,
-      parts.pool,
-      parts.bus,
-      parts.tags,
-      (now) => qp.activate(now),
+    this.gather = new Gather(parts.profile.gatherBursts, parts.pool, parts.bus, parts.tags, (now) =>
+      qp.activate(now),
     );
   }
 
@@ -90,7 +86,8 @@ export class ReadResponder implements FaultWaiter {
     msn: number,
     readyPs: TimePs,
   ): boolean {
-    if (this.answers.filter((answer) => answer.read !== undefined).length >= RESOURCES) return false;
+    if (this.answers.filter((answer) => answer.read !== undefined).length >= RESOURCES)
+      return false;
     const read = { psn, packets, region, address, bytes, msn };
     this.resources.push(read);
     if (this.resources.length > RESOURCES) this.resources.shift();

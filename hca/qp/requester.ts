@@ -15,6 +15,7 @@ import {
   NEVER,
   PAYLOAD_BYTES,
   QPS_ERR,
+  QPS_RTS,
   RC_READ_REQUEST,
   RC_SEND_FIRST,
   RC_SEND_LAST,
@@ -36,8 +37,10 @@ import {
   W_IMMEDIATE,
   W_PSN,
   W_RKEY,
+  WC_LOC_LEN_ERR,
   WC_LOC_PROT_ERR,
   WC_LOC_QP_OP_ERR,
+  WC_SUCCESS,
   WR_RDMA_READ,
   WR_RDMA_WRITE,
   WR_RDMA_WRITE_WITH_IMM,
@@ -49,7 +52,7 @@ import type { FaultWaiter } from '../fault-engine.ts';
 import { LOCAL_READ } from '../memory/translator.ts';
 import { TIMER_ACK } from '../timers.ts';
 import { Gather } from './gather.ts';
-import type { Parts } from './parts.ts';
+import { MAX_MESSAGE_BYTES, type Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
 
@@ -65,21 +68,16 @@ export class Requester implements FaultWaiter {
   private fetchOffset = 0;
   private readonly gather: Gather;
   private isFaulted = false;
-  /** A work request that cannot be read: position and status, or -1. It fails when it is the head. */
-  private brokenWork = -1;
-  private brokenStatus = 0;
+  /** The work request whose buffer met the fault in flight. */
+  private faultedWork = 0;
   private stallSince: TimePs = NEVER;
 
   constructor(
     private readonly qp: QueuePair,
     private readonly parts: Parts,
   ) {
-    this.gather = new Gather(
-      parts.profile.gatherBursts,
-      parts.pool,
-      parts.bus,
-      parts.tags,
-      (now) => qp.activate(now),
+    this.gather = new Gather(parts.profile.gatherBursts, parts.pool, parts.bus, parts.tags, (now) =>
+      qp.activate(now),
     );
   }
 
@@ -95,17 +93,21 @@ export class Requester implements FaultWaiter {
   post(frame: number, now: TimePs): void {
     const { qp, parts } = this;
     const queue = qp.sendQueue;
+    // Before RTS nothing may be posted (`ibv_post_send` refuses it), and no PSN is known.
+    if (qp.state !== QPS_RTS && qp.state !== QPS_ERR) return;
     if (queue.isFull) {
       qp.fail(WC_LOC_QP_OP_ERR, now);
       return;
     }
+    if (queue.isEmpty) this.stallSince = NEVER;
     queue.post(parts.pool, frame, qp.attributes.mtu);
     if (qp.state === QPS_ERR) {
       qp.flush(now);
       return;
     }
     const row = queue.at(queue.tail - 1);
-    if (queue.opcode[row] > WR_RDMA_READ) this.breakAt(queue.tail - 1, WC_LOC_QP_OP_ERR);
+    queue.problem[row] = this.problemOf(row);
+    if (qp.pd.suspended) this.beginStall(now);
     const readyPs = now + parts.profile.wqeFetchPs;
     this.fetch(readyPs);
     qp.activate(readyPs);
@@ -115,9 +117,10 @@ export class Requester implements FaultWaiter {
   fetch(readyPs: TimePs): void {
     const { qp, parts } = this;
     const queue = qp.sendQueue;
+    if (this.fetchWork < queue.next) this.fetchFrom(queue.next);
     while (!this.gather.isFull && !this.isFaulted && this.fetchWork < queue.tail) {
-      if (qp.pd.suspended || qp.state === QPS_ERR || this.fetchWork === this.brokenWork) return;
       const row = queue.at(this.fetchWork);
+      if (!qp.canRequest || queue.problem[row] !== WC_SUCCESS) return;
       const length = queue.isRead(row) ? 0 : queue.length[row];
       if (this.fetchOffset >= length) {
         this.fetchWork++;
@@ -128,7 +131,7 @@ export class Requester implements FaultWaiter {
       const lkey = queue.lkey[row];
       const region = parts.translator.check(lkey, qp.pd.number, address, length, LOCAL_READ);
       if (region === undefined) {
-        this.breakAt(this.fetchWork, WC_LOC_PROT_ERR);
+        queue.problem[row] = WC_LOC_PROT_ERR;
         return;
       }
       const from = address + this.fetchOffset;
@@ -137,7 +140,8 @@ export class Requester implements FaultWaiter {
       if (burst === 0) {
         const miss = parts.translator.missAddress;
         this.isFaulted = true;
-        this.stallSince = Math.min(this.stallSince, readyPs);
+        this.faultedWork = this.fetchWork;
+        this.beginStall(readyPs);
         const left = address + length - miss;
         parts.faults.raise(region, miss, left, false, false, qp.qpn, this, parts.node.now);
         return;
@@ -148,16 +152,17 @@ export class Requester implements FaultWaiter {
     }
   }
 
-  /** Whether the next packet can be sent now. Fails the queue pair if its work request is broken. */
+  /** Whether the next packet can be sent now. Fails the queue pair if its work request cannot be. */
   canSend(now: TimePs): boolean {
     const { qp, parts } = this;
     const queue = qp.sendQueue;
     if (queue.next === queue.tail || !qp.canRequest || qp.completer.isWaiting) return false;
-    if (queue.next === this.brokenWork) {
-      if (queue.head === this.brokenWork) qp.fail(this.brokenStatus, now);
+    const row = queue.at(queue.next);
+    if (queue.problem[row] !== WC_SUCCESS) {
+      // What was posted before it completes first.
+      if (queue.head === queue.next) qp.fail(queue.problem[row], now);
       return false;
     }
-    const row = queue.at(queue.next);
     const outstanding = psnDistance(this.nextPsn, qp.completer.unackedPsn);
     if (outstanding >= parts.profile.windowPackets) return false;
     if (queue.isRead(row)) return qp.completer.readsOutstanding() < qp.attributes.maxRdAtomic;
@@ -174,7 +179,8 @@ export class Requester implements FaultWaiter {
     this.endStall(row, now);
     const frame = queue.isRead(row) ? this.readRequest(row) : this.dataPacket(row);
     const isRetransmission = psnDistance(this.nextPsn, this.newPsn) < 0;
-    if (isRetransmission) this.countRetransmission(row, pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES]);
+    if (isRetransmission)
+      this.countRetransmission(row, pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES]);
     pool.words[frame * FRAME_WORDS + W_PSN] = this.nextPsn;
 
     const sent = queue.isRead(row) ? queue.packets[row] - this.sentPackets : 1;
@@ -183,7 +189,8 @@ export class Requester implements FaultWaiter {
     if (psnDistance(this.nextPsn, this.newPsn) > 0) this.newPsn = this.nextPsn;
     const isDone = this.sentPackets === queue.packets[row];
     const offset = isDone ? queue.length[row] : this.sentPackets * qp.attributes.mtu;
-    if (!queue.isRead(row) && queue.length[row] > 0 && this.gather.consumed(offset)) this.fetch(now);
+    if (!queue.isRead(row) && queue.length[row] > 0 && this.gather.consumed(offset))
+      this.fetch(now);
     if (isDone) {
       queue.next++;
       this.sentPackets = 0;
@@ -207,7 +214,8 @@ export class Requester implements FaultWaiter {
     const offset = this.sentPackets * mtu;
     // Of the same burst; its last packet goes alone, because it makes room for reading ahead.
     if (this.gather.ready(queue.next, offset) !== words[base + BURST]) return false;
-    if (this.sentPackets + 1 >= queue.packets[row] || this.gather.leftFrom(offset) <= mtu) return false;
+    if (this.sentPackets + 1 >= queue.packets[row] || this.gather.leftFrom(offset) <= mtu)
+      return false;
     if (psnDistance(this.nextPsn, this.newPsn) < 0) return false;
     const outstanding = psnDistance(this.nextPsn, qp.completer.unackedPsn);
     if (outstanding >= parts.profile.windowPackets) return false;
@@ -235,8 +243,7 @@ export class Requester implements FaultWaiter {
     this.sentPackets =
       position === queue.tail ? 0 : psnDistance(psn, queue.firstPsn[queue.at(position)]);
     this.gather.discard();
-    this.fetchWork = position;
-    this.fetchOffset = this.sentPackets * this.qp.attributes.mtu;
+    this.fetchFrom(position);
     this.fetch(now);
   }
 
@@ -247,7 +254,10 @@ export class Requester implements FaultWaiter {
 
   onResume(ok: boolean, now: TimePs): void {
     this.isFaulted = false;
-    if (!ok) this.breakAt(this.fetchWork, WC_LOC_PROT_ERR);
+    const queue = this.qp.sendQueue;
+    // It may have been acknowledged meanwhile, if it had been sent before.
+    const isPending = this.faultedWork >= queue.head && this.faultedWork < queue.tail;
+    if (!ok && isPending) queue.problem[queue.at(this.faultedWork)] = WC_LOC_PROT_ERR;
     this.fetch(now);
     this.qp.activate(now);
   }
@@ -255,14 +265,23 @@ export class Requester implements FaultWaiter {
   /** Drops what was read ahead (ERR). */
   stop(now: TimePs): void {
     this.gather.discard();
-    if (!this.qp.sendQueue.isEmpty) this.endStall(this.qp.sendQueue.at(this.qp.sendQueue.head), now);
-    this.brokenWork = -1;
+    if (!this.qp.sendQueue.isEmpty)
+      this.endStall(this.qp.sendQueue.at(this.qp.sendQueue.head), now);
   }
 
-  private breakAt(work: number, status: number): void {
-    if (this.brokenWork >= 0) return;
-    this.brokenWork = work;
-    this.brokenStatus = status;
+  /** Reading ahead goes on at `position`, which is where sending stands. */
+  private fetchFrom(position: number): void {
+    this.fetchWork = position;
+    this.fetchOffset = this.sentPackets * this.qp.attributes.mtu;
+  }
+
+  /** What is wrong with a work request by itself, or WC_SUCCESS. Its memory is judged when read. */
+  private problemOf(row: number): number {
+    const queue = this.qp.sendQueue;
+    if (queue.opcode[row] > WR_RDMA_READ) return WC_LOC_QP_OP_ERR;
+    if (queue.isRead(row) && this.qp.attributes.maxRdAtomic === 0) return WC_LOC_QP_OP_ERR;
+    const length = queue.length[row];
+    return length < 0 || length > MAX_MESSAGE_BYTES ? WC_LOC_LEN_ERR : WC_SUCCESS;
   }
 
   private endStall(row: number, now: TimePs): void {

@@ -249,8 +249,7 @@ export class Responder implements FaultWaiter {
     }
     const address = this.startAddress + this.placedBytes;
     if (translator.pages(region, address, bytes, true) !== XLT_HIT) {
-      const left =
-        this.kind === OP_WRITE ? this.totalBytes - this.placedBytes : Math.max(bytes, 1);
+      const left = this.kind === OP_WRITE ? this.totalBytes - this.placedBytes : Math.max(bytes, 1);
       const missed = translator.missAddress;
       this.fault(region, missed, left - (missed - address), true, now, readyPs);
       return -1;

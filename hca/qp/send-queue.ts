@@ -5,7 +5,7 @@
  * wrap; `at` turns one into a row. A work request owns the PSNs from `firstPsn` on, one for each
  * packet; an RDMA READ owns one for each packet of its response.
  */
-import { FRAME_WORDS, type FramePool, WR_RDMA_READ } from '../../transport/index.ts';
+import { FRAME_WORDS, type FramePool, WC_SUCCESS, WR_RDMA_READ } from '../../transport/index.ts';
 import { psnAdd } from './psn.ts';
 
 export class SendQueue {
@@ -20,6 +20,8 @@ export class SendQueue {
   readonly remoteAddress: Float64Array;
   readonly firstPsn: Int32Array;
   readonly packets: Int32Array;
+  /** Why a work request cannot be sent: the status it will complete with, or WC_SUCCESS. */
+  readonly problem: Uint8Array;
   private readonly mask: number;
   /** The oldest work request that has not completed. */
   head = 0;
@@ -45,6 +47,7 @@ export class SendQueue {
     this.remoteAddress = new Float64Array(size);
     this.firstPsn = new Int32Array(size);
     this.packets = new Int32Array(size);
+    this.problem = new Uint8Array(size);
   }
 
   /** The row of the work request at `position`. */
@@ -77,6 +80,7 @@ export class SendQueue {
     this.remoteAddress[row] = pool.doubles[frame * 2 + 1];
     this.firstPsn[row] = this.postPsn;
     this.packets[row] = Math.max(1, Math.ceil(length / mtu));
+    this.problem[row] = WC_SUCCESS;
     this.postPsn = psnAdd(this.postPsn, this.packets[row]);
     this.tail++;
   }

@@ -22,16 +22,35 @@ import { BASE, Pair } from '../fixtures/pair.ts';
 
 const QPN = 0x11;
 const SIZE = 1 << 20;
-const good = { opcode: WR_RDMA_WRITE, lkey: REGION_KEY, rkey: REGION_KEY, address: BASE, remote: BASE, length: 3000 };
+const good = {
+  opcode: WR_RDMA_WRITE,
+  lkey: REGION_KEY,
+  rkey: REGION_KEY,
+  address: BASE,
+  remote: BASE,
+  length: 3000,
+};
 
 describe('the responder refuses', () => {
   const cases: [string, Partial<typeof good>, number][] = [
-    ['a key whose index is not in use', { rkey: (99 << 8) | 7 }, ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE],
-    ['a key with another variant', { rkey: (1 << 8) | 8 }, ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE],
+    [
+      'a key whose index is not in use',
+      { rkey: (99 << 8) | 7 },
+      ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE,
+    ],
+    [
+      'a key with another variant',
+      { rkey: (1 << 8) | 8 },
+      ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE,
+    ],
     ['a range that ends behind the region', { remote: BASE + SIZE - 2999 }, 15],
     ['a range that starts before the region', { remote: BASE - 1 }, 15],
     ['a write to a region without REMOTE_WRITE', {}, ACCESS_LOCAL_WRITE | ACCESS_REMOTE_READ],
-    ['a read of a region without REMOTE_READ', { opcode: WR_RDMA_READ }, ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE],
+    [
+      'a read of a region without REMOTE_READ',
+      { opcode: WR_RDMA_READ },
+      ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE,
+    ],
     ['a key of another protection domain', { rkey: (2 << 8) | 7 }, 15],
   ];
   it.each(cases)('%s', (_, change, access) => {

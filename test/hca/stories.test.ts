@@ -35,7 +35,13 @@ describe('one message', () => {
     const pair = new Pair();
     pair.a.fill(BASE + 13, bytes, 1);
     pair.a.at(READY_PS, () =>
-      pair.a.postSend(QPN, { ...write, wrId: 5, address: BASE + 13, length: bytes, remote: BASE + 4099 }),
+      pair.a.postSend(QPN, {
+        ...write,
+        wrId: 5,
+        address: BASE + 13,
+        length: bytes,
+        remote: BASE + 4099,
+      }),
     );
     pair.drive();
     expect(pair.a.completions).toMatchObject([{ wrId: 5, status: WC_SUCCESS, bytes }]);
@@ -70,7 +76,13 @@ describe('one message', () => {
     );
     pair.drive();
     expect(pair.b.completions).toMatchObject([
-      { wrId: 9, status: WC_SUCCESS, opcode: WC_RECV_RDMA_WITH_IMM, bytes: 5000, immediate: 0x12345678 },
+      {
+        wrId: 9,
+        status: WC_SUCCESS,
+        opcode: WC_RECV_RDMA_WITH_IMM,
+        bytes: 5000,
+        immediate: 0x12345678,
+      },
     ]);
     expect(pair.b.read(BASE + 8192, 5000)).toEqual(pair.a.read(BASE, 5000));
   });
@@ -181,7 +193,13 @@ describe('page faults', () => {
     pair.a.at(READY_PS - 5 * US, () => pair.a.table(REGION_KEY, 0, 1, () => 0));
     pair.b.fill(BASE, 3000, 8);
     pair.a.at(READY_PS, () =>
-      pair.a.postSend(QPN, { ...write, opcode: WR_RDMA_READ, address: BASE, length: 3000, remote: BASE }),
+      pair.a.postSend(QPN, {
+        ...write,
+        opcode: WR_RDMA_READ,
+        address: BASE,
+        length: 3000,
+        remote: BASE,
+      }),
     );
     pair.a.at(READY_PS + 1.2 * MS, () => {
       expect(pair.a.faults.length).toBe(1);
@@ -204,7 +222,14 @@ describe('page faults', () => {
       for (let i = 0; i < 4; i++) {
         const at = BASE + i * 20_000;
         const length = 20_000;
-        pair.a.postSend(QPN, { ...write, opcode: WR_RDMA_READ, wrId: i, address: at, length, remote: at });
+        pair.a.postSend(QPN, {
+          ...write,
+          opcode: WR_RDMA_READ,
+          wrId: i,
+          address: at,
+          length,
+          remote: at,
+        });
       }
     });
     pair.a.at(READY_PS + 0.2 * MS, () => {
@@ -212,7 +237,9 @@ describe('page faults', () => {
       pair.a.resumeFault(pair.a.faults[0].token);
     });
     pair.drive();
-    expect(pair.a.completions.map((c) => [c.wrId, c.status])).toEqual([0, 1, 2, 3].map((i) => [i, 0]));
+    expect(pair.a.completions.map((c) => [c.wrId, c.status])).toEqual(
+      [0, 1, 2, 3].map((i) => [i, 0]),
+    );
     expect(pair.a.read(BASE, 80_000)).toEqual(pair.b.read(BASE, 80_000));
     expect(pair.hcaA.report().counters.local_ack_timeout_err).toBe(0);
   });
@@ -231,41 +258,46 @@ describe('page faults', () => {
 });
 
 describe('loss and time', () => {
-  it.each([10_000, 100_000])('at %i lost packets in a million everything still arrives once', (lossPpm) => {
-    const timing = { timeout: 8, retryCnt: 7 };
-    const pair = new Pair({
-      lossPpm,
-      profile: { ackTimeoutMinExponent: 0, ackTimeoutFactor: 1 },
-      setUpA: timing,
-      setUpB: timing,
-    });
-    pair.a.fill(BASE, 1 << 19, 9);
-    pair.b.fill(BASE + (1 << 19), 1 << 19, 10);
-    pair.a.at(READY_PS, () => {
-      for (let i = 0; i < 16; i++) {
-        const at = BASE + i * 32_768;
-        pair.a.postSend(QPN, { ...write, wrId: 2 * i, address: at, length: 32_768, remote: at });
-        const back = at + (1 << 19);
-        pair.a.postSend(QPN, {
-          ...write,
-          opcode: WR_RDMA_READ,
-          wrId: 2 * i + 1,
-          address: back,
-          length: 32_768,
-          remote: back,
-        });
-      }
-    });
-    pair.drive();
-    expect(pair.a.completions.map((c) => [c.wrId, c.status])).toEqual(
-      Array.from({ length: 32 }, (_, i) => [i, WC_SUCCESS]),
-    );
-    expect(pair.b.read(BASE, 1 << 19)).toEqual(pair.a.read(BASE, 1 << 19));
-    expect(pair.a.read(BASE + (1 << 19), 1 << 19)).toEqual(pair.b.read(BASE + (1 << 19), 1 << 19));
-    expect(pair.hcaA.report().counters.retransmitted_packets).toBeGreaterThan(0);
-    expect(pair.pool.framesInUse).toBe(0);
-    expect(pair.pool.burstsInUse).toBe(0);
-  });
+  it.each([10_000, 100_000])(
+    'at %i lost packets in a million everything still arrives once',
+    (lossPpm) => {
+      const timing = { timeout: 8, retryCnt: 7 };
+      const pair = new Pair({
+        lossPpm,
+        profile: { ackTimeoutMinExponent: 0, ackTimeoutFactor: 1 },
+        setUpA: timing,
+        setUpB: timing,
+      });
+      pair.a.fill(BASE, 1 << 19, 9);
+      pair.b.fill(BASE + (1 << 19), 1 << 19, 10);
+      pair.a.at(READY_PS, () => {
+        for (let i = 0; i < 16; i++) {
+          const at = BASE + i * 32_768;
+          pair.a.postSend(QPN, { ...write, wrId: 2 * i, address: at, length: 32_768, remote: at });
+          const back = at + (1 << 19);
+          pair.a.postSend(QPN, {
+            ...write,
+            opcode: WR_RDMA_READ,
+            wrId: 2 * i + 1,
+            address: back,
+            length: 32_768,
+            remote: back,
+          });
+        }
+      });
+      pair.drive();
+      expect(pair.a.completions.map((c) => [c.wrId, c.status])).toEqual(
+        Array.from({ length: 32 }, (_, i) => [i, WC_SUCCESS]),
+      );
+      expect(pair.b.read(BASE, 1 << 19)).toEqual(pair.a.read(BASE, 1 << 19));
+      expect(pair.a.read(BASE + (1 << 19), 1 << 19)).toEqual(
+        pair.b.read(BASE + (1 << 19), 1 << 19),
+      );
+      expect(pair.hcaA.report().counters.retransmitted_packets).toBeGreaterThan(0);
+      expect(pair.pool.framesInUse).toBe(0);
+      expect(pair.pool.burstsInUse).toBe(0);
+    },
+  );
 
   it('a dead peer costs retry_cnt + 1 time-outs, then the work request fails', () => {
     const timing = { timeout: 10, retryCnt: 3 };
@@ -297,7 +329,12 @@ describe('loss and time', () => {
       setUpB: { minRnrTimer: 14 },
     });
     pair.a.at(READY_PS, () =>
-      pair.a.postSend(QPN, { opcode: WR_SEND_WITH_IMM, lkey: REGION_KEY, address: BASE, length: 10 }),
+      pair.a.postSend(QPN, {
+        opcode: WR_SEND_WITH_IMM,
+        lkey: REGION_KEY,
+        address: BASE,
+        length: 10,
+      }),
     );
     pair.drive();
     expect(pair.a.completions).toMatchObject([{ status: WC_RNR_RETRY_EXC_ERR }]);

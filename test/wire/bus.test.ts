@@ -22,7 +22,10 @@ import {
 const shape = fc.record({
   layout: fc.constantFrom(...busLayouts),
   words: fc.array(fc.integer(), { minLength: 10, maxLength: 10 }),
-  longs: fc.array(fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER }), { minLength: 2, maxLength: 2 }),
+  longs: fc.array(fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER }), {
+    minLength: 2,
+    maxLength: 2,
+  }),
   first: fc.integer({ min: 0, max: 4095 }),
   bytes: fc.uint8Array({ minLength: 1, maxLength: 9000 }),
 });
@@ -41,7 +44,8 @@ function frameOf(pool: FramePool, { layout, words, longs, first, bytes }: Shape)
   });
   if (layout.trailer === 'none') return frame;
   pool.words[base + PAYLOAD_BYTES] = bytes.length;
-  if (layout.trailer === 'data') pool.words[base + BURST] = pool.burstFromBytes(bytes, 0, bytes.length);
+  if (layout.trailer === 'data')
+    pool.words[base + BURST] = pool.burstFromBytes(bytes, 0, bytes.length);
   else {
     const burst = pool.allocateBurst(first, bytes.length);
     for (let i = 0; i < pool.burstPages(burst); i++) {
@@ -99,7 +103,9 @@ describe('bus messages', () => {
   it('stand in docs/WIRE.md exactly as in the table', () => {
     const text = readFileSync(new URL('../../docs/WIRE.md', import.meta.url), 'utf8');
     for (const { type, name, towards, words, longs, trailer } of busLayouts) {
-      const fields = [...words.map((w) => `\`${w}\``), ...longs.map((l) => `\`${l}\` u64`)].join(', ');
+      const fields = [...words.map((w) => `\`${w}\``), ...longs.map((l) => `\`${l}\` u64`)].join(
+        ', ',
+      );
       expect(text).toContain(`| ${type} | ${name} | ${towards} | ${fields} | ${trailer} |`);
     }
   });

@@ -79,7 +79,9 @@ function content(pool: FramePool, frame: number): number[] {
 
 describe('opcode table', () => {
   it('has every RC opcode of SEND, RDMA WRITE, RDMA READ and ACK, with lengths that add up', () => {
-    expect(known.map((op) => `${op.toString(16)} ${opName[op]} ${opHeaderBytes[op]}`)).toMatchInlineSnapshot(`
+    expect(
+      known.map((op) => `${op.toString(16)} ${opName[op]} ${opHeaderBytes[op]}`),
+    ).toMatchInlineSnapshot(`
       [
         "0 RC_SEND_FIRST 12",
         "1 RC_SEND_MIDDLE 12",
@@ -129,7 +131,13 @@ describe('encode and decode', () => {
           const got = new Uint8Array(bytes);
           if (bytes > 0) {
             const base = back * FRAME_WORDS;
-            pool.burstToBytes(pool.words[base + BURST], pool.words[base + BURST_OFFSET], bytes, got, 0);
+            pool.burstToBytes(
+              pool.words[base + BURST],
+              pool.words[base + BURST_OFFSET],
+              bytes,
+              got,
+              0,
+            );
             expect(got).toEqual(payload);
           }
           pool.release(back);
@@ -147,7 +155,12 @@ describe('encode and decode', () => {
     const out = new Uint8Array(PACKET_MAX_BYTES);
     const end = encodePacket(pool, frame, 0, out, 0);
     const hex = Buffer.from(out.subarray(0, end)).toString('hex');
-    expect(hex.match(/.{1,8}/g)?.slice(0, -1).join(' ')).toMatchInlineSnapshot(
+    expect(
+      hex
+        .match(/.{1,8}/g)
+        ?.slice(0, -1)
+        .join(' '),
+    ).toMatchInlineSnapshot(
       `"00020001 000d0002 0bf0ffff 00010203 80070e15 0000000f 60f54cc9 00010203 00030609 00010203 01020304 05000000"`,
     );
   });

@@ -16,7 +16,10 @@ export const failureCodes = {
   E_LISTEN: [2, 'the address cannot be listened on'],
   E_ADDRESS: [2, 'the address is not valid'],
   E_TOKEN_REQUIRED: [2, 'listening beyond loopback needs a shared token'],
-  E_HANDSHAKE: [2, 'the peer runs something else: protocol, scenario, seed, mode, role or latency differ'],
+  E_HANDSHAKE: [
+    2,
+    'the peer runs something else: protocol, scenario, seed, mode, role or latency differ',
+  ],
   E_REFUSED: [3, 'the peer refused the connection'],
   E_CONNECT: [3, 'the peer cannot be reached'],
   E_PEER_LOST: [3, 'the peer disconnected'],

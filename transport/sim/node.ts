@@ -158,7 +158,11 @@ export class Port implements Engine {
 
   /** Puts a frame into the inbox; the other end of the channel calls it. */
   deliver(arrivalPs: TimePs, frame: number, isInert = false): void {
-    assert(arrivalPs > this.node.now || this.node.now === 0, 'a frame arrives in the past', this.node);
+    assert(
+      arrivalPs > this.node.now || this.node.now === 0,
+      'a frame arrives in the past',
+      this.node,
+    );
     assert(arrivalPs >= this.lastArrivalPs, 'a frame arrives out of order', this.node);
     this.lastArrivalPs = arrivalPs;
     if (this.count === this.frames.length) this.grow();
@@ -167,7 +171,8 @@ export class Port implements Engine {
     this.frames[place] = frame;
     this.inert[place] = isInert ? 1 : 0;
     if (!isInert) {
-      this.activeTimes[(this.activeHead + this.activeCount++) & (this.frames.length - 1)] = arrivalPs;
+      this.activeTimes[(this.activeHead + this.activeCount++) & (this.frames.length - 1)] =
+        arrivalPs;
     }
     if (this.count === 1) this.node.queue.arm(this.slot, arrivalPs);
   }

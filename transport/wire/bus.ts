@@ -111,7 +111,8 @@ export const busLayouts: readonly BusLayout[] = [
     words: ['token', 'status'],
     longs: [],
     trailer: 'none',
-    meaning: 'the fault with this token is served (status 0), or cannot be (1) and fails its queue pair',
+    meaning:
+      'the fault with this token is served (status 0), or cannot be (1) and fails its queue pair',
   },
   {
     type: BUS_PD_SUSPEND,
@@ -159,7 +160,8 @@ export const busLayouts: readonly BusLayout[] = [
     words: ['cqn', 'qpn', 'wr_id', 'status', 'opcode', 'byte_len', 'immediate', 'flags'],
     longs: [],
     trailer: 'none',
-    meaning: 'a completion queue entry; flag 1: of the receive queue, flag 2: immediate data is valid',
+    meaning:
+      'a completion queue entry; flag 1: of the receive queue, flag 2: immediate data is valid',
   },
   {
     type: BUS_PAGE_FAULT,
@@ -187,7 +189,8 @@ export const busLayouts: readonly BusLayout[] = [
     words: ['vector'],
     longs: [],
     trailer: 'none',
-    meaning: 'an MSI-X write: entries of event queue `vector` wait (0 page faults, 1 asynchronous events)',
+    meaning:
+      'an MSI-X write: entries of event queue `vector` wait (0 page faults, 1 asynchronous events)',
   },
   {
     type: BUS_ASYNC_EVENT,

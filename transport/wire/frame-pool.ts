@@ -214,7 +214,8 @@ export class FramePool {
         for (let i = 0; i < pages; i++) digest.add(this.burstEntries[entries + i]);
       } else {
         const offset = words[base + BURST_OFFSET] + index * bytes;
-        for (let i = 0; i < 8; i++) digest.add(this.sample(burst, offset, bytes, (bytes * i) >>> 3));
+        for (let i = 0; i < 8; i++)
+          digest.add(this.sample(burst, offset, bytes, (bytes * i) >>> 3));
       }
     }
     digest.end();

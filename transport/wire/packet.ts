@@ -5,7 +5,7 @@
  * process and are checked when one arrives. The packet is a local one (IBTA chapters 7 and 9): LRH,
  * BTH, extension headers, payload, pad, ICRC. The VCRC belongs to a physical link and is not carried.
  */
-import { FRAME_WORDS, type FramePool, BURST, BURST_OFFSET, PAYLOAD_BYTES } from './frame-pool.ts';
+import { BURST, BURST_OFFSET, FRAME_WORDS, type FramePool, PAYLOAD_BYTES } from './frame-pool.ts';
 import { icrcOfLocalPacket } from './icrc.ts';
 import {
   HDR_AETH,
@@ -139,10 +139,7 @@ export function decodePacket(pool: FramePool, bytes: Uint8Array, at: number, end
   if (payload < 0) return PACKET_TRUNCATED;
   if (payload > 4096 || ((flags & OP_PAYLOAD) === 0 && payload + pad > 0)) return PACKET_BAD_LENGTH;
   const carried =
-    (bytes[end - 4] |
-      (bytes[end - 3] << 8) |
-      (bytes[end - 2] << 16) |
-      (bytes[end - 1] << 24)) >>>
+    (bytes[end - 4] | (bytes[end - 3] << 8) | (bytes[end - 2] << 16) | (bytes[end - 1] << 24)) >>>
     0;
   if (icrcOfLocalPacket(bytes, at, end - ICRC_BYTES) !== carried) return PACKET_BAD_ICRC;
 
@@ -191,7 +188,5 @@ function get16(bytes: Uint8Array, at: number): number {
 }
 
 function get32(bytes: Uint8Array, at: number): number {
-  return (
-    ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
-  );
+  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
 }
