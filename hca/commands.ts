@@ -16,7 +16,6 @@ import {
   CMD_BAD_OPCODE,
   CMD_BAD_PARAMETER,
   CMD_BAD_RESOURCE,
-  CMD_BUSY,
   CMD_CREATE_CQ,
   CMD_CREATE_MKEY,
   CMD_CREATE_QP,
@@ -105,7 +104,7 @@ export class Commands implements Engine {
         return;
       }
       case BUS_PD_SUSPEND:
-        parts.bus.commandDone(now, tag, resources.suspend(words[base + 2]), 0);
+        parts.bus.commandDone(now, tag, resources.suspend(words[base + 2], now), 0);
         return;
       case BUS_PD_RESUME:
         parts.bus.commandDone(now, tag, resources.resume(words[base + 2], now), 0);
@@ -182,7 +181,7 @@ export class Commands implements Engine {
     }
   }
 
-  /** Carries out MODIFY_QP: RESET -> INIT -> RTR -> RTS in order, and ERR or RESET from anywhere. */
+  /** Carries out MODIFY_QP: RESET -> INIT -> RTR -> RTS in order, and ERR from anywhere. */
   private modify(qp: QueuePair, p: number, now: TimePs): number {
     const words = this.parts.pool.words;
     const state = words[p + 1];
@@ -228,13 +227,13 @@ export class Commands implements Engine {
     if (region === undefined) return CMD_BAD_RESOURCE;
     const first = words[base + 3];
     const count = words[base + PAYLOAD_BYTES] / 4096;
-    if (first < 0 || first + count > region.mtt.length) return CMD_BAD_PARAMETER;
+    if (count < 1 || first < 0 || first + count > region.mtt.length) return CMD_BAD_PARAMETER;
     const entries = words[base + BURST] * BURST_MAX_PAGES;
     for (let i = 0; i < count; i++) {
       parts.translator.setEntry(region, first + i, parts.pool.burstEntries[entries + i]);
     }
     const sample = parts.pool.burstEntries[entries];
     parts.node.digest.record(RECORD_TABLE, now, region.key, first, count, sample);
-    return count > 0 ? CMD_OK : CMD_BUSY;
+    return CMD_OK;
   }
 }

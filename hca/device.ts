@@ -20,6 +20,7 @@ import {
   Link,
   Node,
   OP_REQUEST,
+  OP_RESPONSE,
   opFlags,
   PAYLOAD_BYTES,
   type Port,
@@ -278,7 +279,8 @@ export class Hca {
     }
     qp.packetsReceived++;
     const readyPs = start + this.receiveLatencyPs;
-    if ((opFlags[opcode] & OP_REQUEST) !== 0) qp.responder.receive(frame, now, readyPs);
-    else qp.completer.receive(frame, now, readyPs);
+    const flags = opFlags[opcode];
+    if ((flags & OP_REQUEST) !== 0) qp.responder.receive(frame, now, readyPs);
+    else if ((flags & OP_RESPONSE) !== 0) qp.completer.receive(frame, now, readyPs);
   }
 }

@@ -39,6 +39,8 @@ interface Fault {
   readonly lastPage: number;
   readonly access: number;
   readonly waiters: FaultWaiter[];
+  /** Whether the driver has answered, and what it said. */
+  isResumed: boolean;
   ok: boolean;
 }
 
@@ -94,6 +96,7 @@ export class FaultEngine implements Engine {
       access,
       qpn,
       waiters: [waiter],
+      isResumed: false,
       ok: true,
     };
     this.counters[
@@ -109,7 +112,9 @@ export class FaultEngine implements Engine {
   /** The driver says that the fault with `token` is served, or (not `ok`) that it cannot be. */
   resume(token: number, ok: boolean, now: TimePs): void {
     const fault = this.faults[token];
-    assert(fault !== undefined, 'resume of a token that is not in flight', this.node);
+    const isInFlight = fault !== undefined && !fault.isResumed;
+    assert(isInFlight, 'resume of a token that is not in flight', this.node);
+    fault.isResumed = true;
     fault.ok = ok;
     this.wake(now + this.profile.faultResumePs, token * 2 + 1);
   }

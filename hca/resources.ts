@@ -116,23 +116,24 @@ export class Resources {
    * Stops every queue pair of `pd`. Memory requests already sent are ahead of the answer on the bus,
    * so they have reached memory when the driver sees it; cached translations are dropped here.
    */
-  suspend(pd: number): number {
+  suspend(pd: number, now: TimePs): number {
     const domain = this.pds[pd];
     if (domain === undefined) return CMD_BAD_RESOURCE;
     domain.suspended = true;
     for (const region of this.mkeys.all) {
       if (region.alive && region.pd === pd) this.parts?.translator.forget(region);
     }
-    for (const qp of this.queuePairsOf(pd)) qp.requester.beginStall(this.parts?.node.now ?? 0);
+    for (const qp of this.queuePairsOf(pd)) qp.requester.beginStall(now);
     return CMD_OK;
   }
 
-  /** Lets the queue pairs of `pd` run again, from what is not acknowledged. */
+  /** Lets the queue pairs of `pd` run again, from where they stand. */
   resume(pd: number, now: TimePs): number {
     const domain = this.pds[pd];
     if (domain === undefined) return CMD_BAD_RESOURCE;
     domain.suspended = false;
     for (const qp of this.queuePairsOf(pd)) {
+      qp.completer.onPdResume(now);
       qp.requester.fetch(now);
       qp.readResponder.fetch(now);
       qp.activate(now);

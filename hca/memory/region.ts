@@ -6,11 +6,11 @@
  * lkey and rkey of a region are the same number. Each region has its own page table (MTT): one entry
  * for each 4 KiB page, `frame << 2 | write << 1 | read`, 0 where nothing is present.
  */
-import { ACCESS_ON_DEMAND } from '../../transport/index.ts';
+const NO_PAGES = new Int32Array(0);
 
 export class Region {
-  /** Page table; entry i is page `firstPage + i` of the address space. */
-  readonly mtt: Int32Array;
+  /** Page table; entry i is page `firstPage + i` of the address space. Empty once destroyed. */
+  mtt: Int32Array;
   readonly firstPage: number;
   /** False once destroyed; the row and its counters stay for the report. */
   alive = true;
@@ -31,10 +31,6 @@ export class Region {
   ) {
     this.firstPage = Math.floor(address / 4096);
     this.mtt = new Int32Array(Math.ceil((address + length) / 4096) - this.firstPage);
-  }
-
-  get isOnDemand(): boolean {
-    return (this.access & ACCESS_ON_DEMAND) !== 0;
   }
 
   /** Whether [address, address + bytes) lies inside. */
@@ -62,6 +58,7 @@ export class MkeyTable {
   /** Takes a region out: its key is wrong from now on. */
   destroy(region: Region): void {
     region.alive = false;
+    region.mtt = NO_PAGES;
     this.rows[region.index] = undefined;
     this.freeRows.push(region.index);
   }
@@ -70,10 +67,5 @@ export class MkeyTable {
   find(key: number): Region | undefined {
     const region = this.rows[key >>> 8];
     return region !== undefined && region.key === key ? region : undefined;
-  }
-
-  /** Regions that exist now. */
-  get aliveCount(): number {
-    return this.rows.length - 1 - this.freeRows.length;
   }
 }

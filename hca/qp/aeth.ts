@@ -1,7 +1,9 @@
 /** ACK extended transport header: syndromes and the RNR timer table (IBTA 9.7.5.1, 9.7.5.2.8). */
 import { MS } from '../../transport/index.ts';
 
-/** High bits of a syndrome. */
+/** High bits of a syndrome; what else they can hold is reserved. */
+export const AETH_KIND = 0xe0;
+export const AETH_ACK = 0x00;
 export const AETH_RNR_NAK = 0x20;
 export const AETH_NAK = 0x60;
 /** ACK without credit information: end-to-end flow control is not used. */

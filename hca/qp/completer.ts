@@ -33,6 +33,8 @@ import type { FaultWaiter } from '../fault-engine.ts';
 import { LOCAL_WRITE, XLT_HIT } from '../memory/translator.ts';
 import { TIMER_ACK, TIMER_WAIT } from '../timers.ts';
 import {
+  AETH_ACK,
+  AETH_KIND,
   AETH_NAK,
   AETH_RNR_NAK,
   NAK_INVALID_REQUEST,
@@ -60,6 +62,8 @@ export class Completer implements FaultWaiter {
   private retriesLeft = 0;
   private rnrRetriesLeft = 0;
   private isFaulted = false;
+  /** The READ whose buffer met the fault in flight. */
+  private faultedWork = 0;
   /** Sending has gone back to a READ whose responses were lost; what is behind them says nothing new. */
   private isReadRepeated = false;
 
@@ -108,15 +112,16 @@ export class Completer implements FaultWaiter {
     }
     const syndrome = words[base + W_AETH] >>> 24;
     const code = syndrome & 0x1f;
-    switch (syndrome & 0x60) {
+    switch (syndrome & AETH_KIND) {
+      case AETH_ACK:
+        this.acknowledgeBefore(psnAdd(psn, 1), now);
+        break;
       case AETH_RNR_NAK:
         if (this.acknowledgeBefore(psn, now)) this.onRnrNak(code, now);
         break;
       case AETH_NAK:
         if (this.acknowledgeBefore(psn, now)) this.onNak(code, now);
         break;
-      default:
-        this.acknowledgeBefore(psnAdd(psn, 1), now);
     }
     this.qp.activate(now);
   }
@@ -128,7 +133,8 @@ export class Completer implements FaultWaiter {
       this.qp.activate(now);
       return;
     }
-    if (this.isWaiting || !this.hasOutstanding()) return;
+    // A suspended domain may have dropped the answer itself: `onPdResume` starts the timer anew.
+    if (this.isWaiting || this.qp.pd.suspended || !this.hasOutstanding()) return;
     this.isReadRepeated = false;
     this.qp.timeouts++;
     this.parts.counters[C.local_ack_timeout_err]++;
@@ -137,7 +143,15 @@ export class Completer implements FaultWaiter {
 
   onResume(ok: boolean, now: TimePs): void {
     this.isFaulted = false;
-    if (!ok && !this.qp.sendQueue.isEmpty) this.qp.fail(WC_LOC_PROT_ERR, now);
+    const queue = this.qp.sendQueue;
+    // It may have been answered meanwhile, if its page came by itself.
+    const isPending = queue.head === this.faultedWork && !queue.isEmpty;
+    if (!ok && isPending) this.qp.fail(WC_LOC_PROT_ERR, now);
+  }
+
+  /** The protection domain runs again. */
+  onPdResume(now: TimePs): void {
+    if (this.qp.state === QPS_RTS && this.hasOutstanding()) this.armAckTimer(now);
   }
 
   /** Stops the timers (ERR). */
@@ -224,7 +238,8 @@ export class Completer implements FaultWaiter {
 
   /** An answer shows that responses of the READ at the head were lost (implied NAK): asks again, once. */
   private repeatRead(now: TimePs): void {
-    if (this.isReadRepeated) return;
+    // After a wait, and after a suspend, sending goes back anyway.
+    if (this.isReadRepeated || this.isWaiting || this.qp.pd.suspended) return;
     this.isReadRepeated = true;
     this.parts.counters[C.implied_nak_seq_err]++;
     this.retry(now);
@@ -242,25 +257,20 @@ export class Completer implements FaultWaiter {
     const { qp, parts } = this;
     if (qp.pd.suspended) {
       parts.counters[C.suspended_drops]++;
+      // Nobody but this queue pair knows of it, so it asks again once it is resumed.
+      this.isReadRepeated = true;
+      if (qp.requester.nextPsn !== this.unackedPsn) qp.requester.goBack(this.unackedPsn, now);
       return;
     }
     if (this.isWaiting) {
       parts.counters[C.read_responses_discarded]++;
       return;
     }
-    const queue = qp.sendQueue;
     // A response acknowledges all requests before its own.
-    while (!queue.isRead(queue.at(queue.head))) {
-      const row = queue.at(queue.head);
-      if (psnDistance(psn, queue.lastPsn(row)) <= 0) return;
-      this.unackedPsn = psnAdd(queue.lastPsn(row), 1);
-      qp.completeHead(WC_SUCCESS, now);
-    }
-    if (psn !== this.unackedPsn) {
-      this.repeatRead(now);
-      return;
-    }
+    if (!this.acknowledgeBefore(psn, now)) return;
+    const queue = qp.sendQueue;
     const row = queue.at(queue.head);
+    if (!queue.isRead(row)) return;
     const mtu = qp.attributes.mtu;
     const offset = psnDistance(psn, queue.firstPsn[row]) * mtu;
     const bytes = parts.pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES];
@@ -306,6 +316,7 @@ export class Completer implements FaultWaiter {
       const left = start + queue.length[row] - miss;
       if (!this.isFaulted) {
         this.isFaulted = true;
+        this.faultedWork = queue.head;
         parts.faults.raise(region, miss, left, true, false, qp.qpn, this, now);
       }
       this.wait(parts.profile.readRetryPs, now);

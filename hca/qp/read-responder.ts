@@ -22,7 +22,7 @@ import {
 } from '../../transport/index.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
 import type { Region } from '../memory/region.ts';
-import { AETH_ACK_NO_CREDITS } from './aeth.ts';
+import { AETH_ACK_NO_CREDITS, NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATION } from './aeth.ts';
 import { Gather } from './gather.ts';
 import type { Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
@@ -40,16 +40,24 @@ interface ReadResource {
   readonly address: number;
   readonly bytes: number;
   readonly msn: number;
+  /** Whether its last packet has been sent, so that the peer may need no other answer. */
+  isAnswered: boolean;
 }
 
-/** Something to send: a READ from packet `next` on, or an ACK made before. */
+/** Something to send: packets of a READ, or an ACK made before. */
 interface Answer {
+  /** Names its bursts in the gather; never used twice. */
   readonly number: number;
   readonly read: ReadResource | undefined;
   readonly ackFrame: number;
   /** A NAK that ends the connection once it has left. */
   readonly isFatal: boolean;
+  /** The packet of the READ that the answer starts with, and the one that is next. */
+  readonly start: number;
   next: number;
+  /** Bytes of the READ that memory was asked for, and a NAK code where it cannot give the rest. */
+  fetched: number;
+  refusal: number;
 }
 
 export class ReadResponder implements FaultWaiter {
@@ -57,10 +65,8 @@ export class ReadResponder implements FaultWaiter {
   private readonly answers: Answer[] = [];
   private readonly gather: Gather;
   private numbered = 0;
-  /** Reading ahead: which answer, and up to which byte. */
-  private fetchNumber = 0;
-  private fetchOffset = 0;
-  private isFaulted = false;
+  /** The answer whose memory met the fault in flight. */
+  private faulted: Answer | undefined;
 
   constructor(
     private readonly qp: QueuePair,
@@ -88,7 +94,7 @@ export class ReadResponder implements FaultWaiter {
   ): boolean {
     if (this.answers.filter((answer) => answer.read !== undefined).length >= RESOURCES)
       return false;
-    const read = { psn, packets, region, address, bytes, msn };
+    const read = { psn, packets, region, address, bytes, msn, isAnswered: false };
     this.resources.push(read);
     if (this.resources.length > RESOURCES) this.resources.shift();
     this.enqueue(read, 0, NO_FRAME, readyPs);
@@ -97,7 +103,7 @@ export class ReadResponder implements FaultWaiter {
 
   /** The peer asks again for what starts at `psn`. Forgotten READs are not answered. */
   repeat(psn: number, readyPs: TimePs): void {
-    const read = this.resources.find(
+    const read = this.resources.findLast(
       (r) => psnDistance(psn, r.psn) >= 0 && psnDistance(psn, psnAdd(r.psn, r.packets)) < 0,
     );
     if (read === undefined) return;
@@ -112,22 +118,30 @@ export class ReadResponder implements FaultWaiter {
 
   canSend(): boolean {
     if (this.answers.length === 0 || this.qp.pd.suspended) return false;
-    const { read, number, next } = this.answers[0];
+    const answer = this.answers[0];
+    const { read, number, next } = answer;
     if (read === undefined || read.bytes === 0) return true;
-    return this.gather.ready(number, next * this.qp.attributes.mtu) !== 0;
+    return (
+      this.gather.ready(number, next * this.qp.attributes.mtu) !== 0 || this.mustRefuse(answer)
+    );
   }
 
   /** The next answer packet; only after `canSend`. */
   emit(now: TimePs): number {
     const answer = this.answers[0];
     const { read } = answer;
+    this.qp.packetsSent++;
     if (read === undefined) {
       this.answers.shift();
       if (answer.isFatal) this.qp.responder.refused(now);
       return answer.ackFrame;
     }
+    if (this.mustRefuse(answer)) {
+      return this.qp.responder.refuseRead(answer.refusal, psnAdd(read.psn, answer.next), now);
+    }
     const mtu = this.qp.attributes.mtu;
-    const isFirst = answer.next === 0;
+    // A repeated request is answered like one of its own, whichever packet it starts with.
+    const isFirst = answer.next === answer.start;
     const isLast = answer.next + 1 === read.packets;
     const frame = this.qp.newPacket(responseOpcode(isFirst, isLast));
     const words = this.parts.pool.words;
@@ -145,35 +159,32 @@ export class ReadResponder implements FaultWaiter {
       if (this.gather.consumed(offset + bytes)) this.fetch(now);
     }
     answer.next++;
-    if (isLast) this.answers.shift();
-    this.qp.packetsSent++;
+    if (isLast) {
+      read.isAnswered = true;
+      this.answers.shift();
+    }
     return frame;
   }
 
   /** Reads ahead as far as there is room and pages are there. */
   fetch(readyPs: TimePs): void {
     const { qp, parts } = this;
-    while (!this.gather.isFull && !this.isFaulted && !qp.pd.suspended) {
-      if (this.answers.length === 0) return;
-      const answer = this.answers[this.fetchNumber - this.answers[0].number];
-      if (answer === undefined) return;
-      const { read } = answer;
-      if (read?.region === undefined || this.fetchOffset >= read.bytes) {
-        this.fetchNumber++;
-        this.fetchOffset = 0;
+    while (!this.gather.isFull && this.faulted === undefined && !qp.pd.suspended) {
+      const answer = this.nextToFetch();
+      const read = answer?.read;
+      if (answer === undefined || read?.region === undefined) return;
+      if (!read.region.alive) {
+        this.cannotRead(answer, NAK_REMOTE_ACCESS);
         continue;
       }
-      const from = read.address + this.fetchOffset;
-      const left = read.bytes - this.fetchOffset;
+      const left = read.bytes - answer.fetched;
       const bytes = Math.min(BURST_MAX_BYTES, left);
-      const burst = read.region.alive
-        ? parts.translator.gather(parts.pool, read.region, from, bytes)
-        : 0;
+      const from = read.address + answer.fetched;
+      const burst = parts.translator.gather(parts.pool, read.region, from, bytes);
       if (burst === 0) {
         // The request was admitted with its pages present; one has gone since. Wait for it.
-        if (!read.region.alive) return;
         const missed = parts.translator.missAddress;
-        this.isFaulted = true;
+        this.faulted = answer;
         const rest = read.address + read.bytes - missed;
         parts.faults.raise(read.region, missed, rest, false, true, qp.qpn, this, parts.node.now);
         return;
@@ -183,68 +194,103 @@ export class ReadResponder implements FaultWaiter {
         readyPs + parts.translator.latencyPs,
         burst,
         answer.number,
-        this.fetchOffset,
+        answer.fetched,
         isLast ? DMA_ENDS_MESSAGE : 0,
         isLast ? qp.qpn : 0,
         isLast ? read.msn : 0,
         isLast ? read.address : 0,
         isLast ? read.bytes : 0,
       );
-      this.fetchOffset += bytes;
+      answer.fetched += bytes;
     }
   }
 
   onResume(ok: boolean, now: TimePs): void {
-    this.isFaulted = false;
-    if (ok) this.fetch(now);
+    const answer = this.faulted;
+    this.faulted = undefined;
+    // An answer that was cut meanwhile is nobody's; the one that took its place faults for itself.
+    if (!ok && answer !== undefined && this.answers.includes(answer)) {
+      this.cannotRead(answer, NAK_REMOTE_OPERATION);
+    }
+    this.fetch(now);
+    this.qp.activate(now);
   }
 
   /** Drops all answers (ERR). */
   stop(): void {
-    this.clear();
+    this.cut(0);
   }
 
   private enqueue(
     read: ReadResource | undefined,
-    next: number,
+    start: number,
     ackFrame: number,
     readyPs: TimePs,
     isFatal = false,
   ): void {
-    // Only a READ that is asked for again starts inside, and then it is the only answer.
-    if (this.fetchNumber === this.numbered) this.fetchOffset = next * this.qp.attributes.mtu;
-    this.answers.push({ number: this.numbered++, read, ackFrame, isFatal, next });
+    const number = this.numbered++;
+    const fetched = start * this.qp.attributes.mtu;
+    this.answers.push({
+      number,
+      read,
+      ackFrame,
+      isFatal,
+      start,
+      next: start,
+      fetched,
+      refusal: 0,
+    });
     this.fetch(readyPs);
     this.qp.activate(readyPs);
   }
 
-  /**
-   * Drops what is queued for `psn` and behind it: the peer asks for all of that again. READs before
-   * it stay, and are read from memory anew from where they stand.
-   */
-  private cutFrom(psn: number): void {
-    const isBehind = ({ read }: Answer): boolean =>
-      read !== undefined && psnDistance(psnAdd(read.psn, read.packets - 1), psn) >= 0;
-    const first = this.answers.findIndex(isBehind);
-    const cut = this.answers.splice(first < 0 ? this.answers.length : first);
-    for (const { ackFrame } of cut) {
-      if (ackFrame !== NO_FRAME) this.parts.pool.release(ackFrame);
+  /** The answer that memory is to be asked for next, if there is one. */
+  private nextToFetch(): Answer | undefined {
+    for (let i = 0; i < this.answers.length; i++) {
+      const answer = this.answers[i];
+      // Nothing behind a refusal will ever be sent.
+      if (answer.refusal !== 0) return undefined;
+      if (answer.read !== undefined && answer.fetched < answer.read.bytes) return answer;
     }
-    this.numbered -= cut.length;
-    this.gather.discard();
-    this.fetchNumber = this.answers[0]?.number ?? this.numbered;
-    this.fetchOffset = (this.answers[0]?.next ?? 0) * this.qp.attributes.mtu;
+    return undefined;
   }
 
-  private clear(): void {
-    for (const { ackFrame } of this.answers) {
+  /**
+   * The rest of an answer cannot be had from memory: it ends with a NAK. Only a READ that was
+   * answered before is dropped, because the peer may have had all it needed before the memory went.
+   */
+  private cannotRead(answer: Answer, code: number): void {
+    if (answer.read?.isAnswered) {
+      this.answers.splice(this.answers.indexOf(answer), 1);
+      this.restart();
+    } else answer.refusal = code;
+  }
+
+  /** Whether all that memory gave of this answer has been sent, and it is to be refused now. */
+  private mustRefuse(answer: Answer): boolean {
+    return answer.refusal !== 0 && answer.next * this.qp.attributes.mtu >= answer.fetched;
+  }
+
+  /** Drops what is queued for `psn` and behind it: the peer asks for all of that again. */
+  private cutFrom(psn: number): void {
+    const first = this.answers.findIndex(
+      ({ read }) => read !== undefined && psnDistance(psnAdd(read.psn, read.packets - 1), psn) >= 0,
+    );
+    this.cut(first < 0 ? this.answers.length : first);
+  }
+
+  /** Drops the answers from `first` on. */
+  private cut(first: number): void {
+    for (const { ackFrame } of this.answers.splice(first)) {
       if (ackFrame !== NO_FRAME) this.parts.pool.release(ackFrame);
     }
-    this.numbered -= this.answers.length;
-    this.answers.length = 0;
+    this.restart();
+  }
+
+  /** Reads the answers that are left from memory anew, from where they stand. */
+  private restart(): void {
     this.gather.discard();
-    this.fetchNumber = this.numbered;
-    this.fetchOffset = 0;
+    for (const answer of this.answers) answer.fetched = answer.next * this.qp.attributes.mtu;
   }
 }
 

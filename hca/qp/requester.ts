@@ -83,10 +83,10 @@ export class Requester implements FaultWaiter {
 
   /** Sets the first PSN (MODIFY_QP to RTS). */
   start(psn: number): void {
-    this.nextPsn = psn;
-    this.newPsn = psn;
-    this.qp.sendQueue.postPsn = psn;
-    this.qp.completer.start(psn);
+    this.nextPsn = psnAdd(psn, 0);
+    this.newPsn = this.nextPsn;
+    this.qp.sendQueue.postPsn = this.nextPsn;
+    this.qp.completer.start(this.nextPsn);
   }
 
   /** A SEND_DOORBELL frame. */

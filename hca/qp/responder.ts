@@ -52,7 +52,7 @@ import {
   NAK_REMOTE_OPERATION,
   NAK_SEQUENCE,
 } from './aeth.ts';
-import type { Parts } from './parts.ts';
+import { MAX_MESSAGE_BYTES, type Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
 
@@ -64,6 +64,8 @@ export class Responder implements FaultWaiter {
   /** One NAK or RNR NAK is out: nothing more is said until the expected packet comes. */
   private isNakOut = false;
   private isFaulted = false;
+  /** The packet that met the fault in flight, and whether that fault cannot be served. */
+  private faultedPsn = 0;
   private isFaultFatal = false;
   /** The asynchronous event of a refused request; 0 while none was refused. */
   private refusal = 0;
@@ -82,7 +84,7 @@ export class Responder implements FaultWaiter {
 
   /** Sets the first PSN (MODIFY_QP to RTR). */
   start(psn: number): void {
-    this.expectedPsn = psn;
+    this.expectedPsn = psnAdd(psn, 0);
   }
 
   /** A request packet; `readyPs` is when the pipeline has judged it. The frame is the caller's. */
@@ -169,7 +171,8 @@ export class Responder implements FaultWaiter {
 
   onResume(ok: boolean): void {
     this.isFaulted = false;
-    if (!ok) this.isFaultFatal = true;
+    // The packet may have been taken meanwhile, if its page came by itself.
+    if (!ok && this.faultedPsn === this.expectedPsn) this.isFaultFatal = true;
   }
 
   /** IBTA 9.7.4.1.6: all packets of a message but the last are full, and none is larger. */
@@ -190,6 +193,10 @@ export class Responder implements FaultWaiter {
       parts.counters[C.rx_write_requests]++;
       this.startAddress = parts.pool.doubles[frame * 2];
       this.totalBytes = words[base + W_DMA_BYTES] >>> 0;
+      if (this.totalBytes > MAX_MESSAGE_BYTES) {
+        this.refuse(NAK_INVALID_REQUEST, readyPs);
+        return false;
+      }
       // A write of nothing touches no memory, so neither its address nor its key is judged.
       if (this.totalBytes > 0) {
         const allowed = (qp.attributes.access & REMOTE_WRITE) !== 0;
@@ -221,8 +228,7 @@ export class Responder implements FaultWaiter {
           LOCAL_WRITE,
         );
         if (this.region === undefined) {
-          qp.completeReceive(readyPs, WC_LOC_PROT_ERR, WC_RECV, 0, 0, 0);
-          this.refuse(NAK_REMOTE_OPERATION, readyPs);
+          this.refuseReceive(readyPs);
           return false;
         }
       }
@@ -244,7 +250,8 @@ export class Responder implements FaultWaiter {
     const region = this.region as Region;
     const translator = parts.translator;
     if (!region.alive) {
-      this.refuse(NAK_REMOTE_ACCESS, readyPs);
+      if (this.kind === OP_SEND) this.refuseReceive(readyPs);
+      else this.refuse(NAK_REMOTE_ACCESS, readyPs);
       return -1;
     }
     const address = this.startAddress + this.placedBytes;
@@ -294,6 +301,10 @@ export class Responder implements FaultWaiter {
     parts.counters[C.rx_read_requests]++;
     const address = parts.pool.doubles[frame * 2];
     const bytes = words[base + W_DMA_BYTES] >>> 0;
+    if (bytes > MAX_MESSAGE_BYTES) {
+      this.refuse(NAK_INVALID_REQUEST, readyPs);
+      return;
+    }
     let region: Region | undefined;
     if (bytes > 0) {
       const allowed = (qp.attributes.access & REMOTE_READ) !== 0;
@@ -341,6 +352,7 @@ export class Responder implements FaultWaiter {
     region.rnrNaks++;
     if (!this.isFaulted) {
       this.isFaulted = true;
+      this.faultedPsn = this.expectedPsn;
       this.parts.faults.raise(region, address, bytes, write, true, this.qp.qpn, this, now);
     }
     this.notReady(readyPs);
@@ -353,11 +365,15 @@ export class Responder implements FaultWaiter {
     this.answer(readyPs, AETH_RNR_NAK | this.qp.attributes.minRnrTimer, this.expectedPsn);
   }
 
+  /** The buffer of the posted receive is not one that may be written. */
+  private refuseReceive(readyPs: TimePs): void {
+    this.qp.completeReceive(readyPs, WC_LOC_PROT_ERR, WC_RECV, 0, 0, 0);
+    this.refuse(NAK_REMOTE_OPERATION, readyPs);
+  }
+
   /** A NAK that ends the connection, once the READs before it are answered. */
   private refuse(code: number, readyPs: TimePs): void {
-    const isAccess = code === NAK_REMOTE_ACCESS;
-    if (isAccess) this.parts.counters[C.resp_remote_access_errors]++;
-    this.refusal = isAccess ? EVENT_QP_ACCESS_ERR : EVENT_QP_REQ_ERR;
+    this.note(code);
     const isLate = this.qp.readResponder.isBusy;
     this.answer(readyPs, AETH_NAK | code, this.expectedPsn);
     if (!isLate) this.refused(readyPs);
@@ -369,15 +385,41 @@ export class Responder implements FaultWaiter {
     this.parts.bus.asyncEvent(now, this.refusal, this.qp.qpn);
   }
 
+  /**
+   * A READ that was admitted cannot be read to its end: returns the NAK that takes the place of its
+   * packet `psn`. The queue pair goes to ERR.
+   */
+  refuseRead(code: number, psn: number, now: TimePs): number {
+    this.note(code);
+    const frame = this.newAck(AETH_NAK | code, psn);
+    this.refused(now);
+    return frame;
+  }
+
+  /** Notes why the connection ends; from here on requests are dropped. */
+  private note(code: number): void {
+    const isAccess = code === NAK_REMOTE_ACCESS;
+    if (isAccess) this.parts.counters[C.resp_remote_access_errors]++;
+    this.refusal = isAccess ? EVENT_QP_ACCESS_ERR : EVENT_QP_REQ_ERR;
+  }
+
   /** Sends an ACK or NAK, behind READ responses that are still to be sent. */
   private answer(readyPs: TimePs, syndrome: number, psn: number): void {
+    const frame = this.newAck(syndrome, psn);
+    const { readResponder } = this.qp;
+    if (readResponder.isBusy) readResponder.addAnswer(frame, this.refusal !== 0);
+    else {
+      this.qp.packetsSent++;
+      this.parts.transmitter.answer(frame, readyPs);
+    }
+  }
+
+  /** An ACKNOWLEDGE packet. */
+  private newAck(syndrome: number, psn: number): number {
     const frame = this.qp.newPacket(RC_ACKNOWLEDGE);
     const words = this.parts.pool.words;
     words[frame * FRAME_WORDS + W_PSN] = psn;
     words[frame * FRAME_WORDS + W_AETH] = (syndrome << 24) | this.msn;
-    this.qp.packetsSent++;
-    const { readResponder } = this.qp;
-    if (readResponder.isBusy) readResponder.addAnswer(frame, this.refusal !== 0);
-    else this.parts.transmitter.answer(frame, readyPs);
+    return frame;
   }
 }

@@ -224,7 +224,9 @@ describe('the responder', () => {
     peer.at(READY_PS, () => peer.send({ ...request, psn: 100, address: BASE, dmaBytes: 3000 }));
     host.at(READY_PS + MS / 2, () => host.command(CMD_DESTROY_MKEY, [REGION_KEY]));
     // A late copy of the first request: its answer is not needed, and its memory is gone.
-    peer.at(READY_PS + MS, () => peer.send({ ...request, psn: 100, address: BASE, dmaBytes: 3000 }));
+    peer.at(READY_PS + MS, () =>
+      peer.send({ ...request, psn: 100, address: BASE, dmaBytes: 3000 }),
+    );
     const nothing = { opcode: RC_WRITE_ONLY, flags: 2, dmaBytes: 0 };
     peer.at(READY_PS + 2 * MS, () => peer.send({ ...nothing, psn: 103 }));
     lone.drive();
