@@ -206,6 +206,6 @@ export class BusPort {
     if (digest.enabled) {
       this.pool.record(digest, RECORD_FRAME_SENT, arrivalPs, this.port.index, frame);
     }
-    this.port.send(arrivalPs, frame, arrivalPs, isInert);
+    this.port.send(arrivalPs, frame, isInert);
   }
 }

@@ -250,12 +250,14 @@ export class Hca {
       at = next;
       if (at >= wirePort.clearUntil()) {
         transmitter.quietUntilPs = 0;
+        transmitter.flushAnswers();
         wirePort.hold(at);
         return;
       }
       node.now = at;
     }
     transmitter.quietUntilPs = 0;
+    transmitter.flushAnswers();
     wirePort.take();
     pool.release(frame);
   }

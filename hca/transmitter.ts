@@ -25,12 +25,18 @@ import {
   packetWireBytes,
   RECORD_FRAME_SENT,
   type TimePs,
+  TRAIN_COUNT,
   TRAIN_SPACING,
+  W_AETH,
+  W_DEST_QPN,
+  W_LIDS,
   W_OPCODE,
   W_PSN,
 } from '../transport/index.ts';
 import { C } from './counters.ts';
 import type { QueuePair } from './qp/queue-pair.ts';
+
+const NO_FRAME = -1;
 
 export class Transmitter implements Engine {
   private readonly slot: number;
@@ -42,6 +48,11 @@ export class Transmitter implements Engine {
   /** Queue pairs that may have something to send, and whose turn it is. */
   private readonly round: QueuePair[] = [];
   private turn = 0;
+  // Answers that are as good as sent: one frame, when its first packet leaves, and when its first and last arrive.
+  private trainFrame = NO_FRAME;
+  private trainLeavesPs: TimePs = 0;
+  private trainFirstPs: TimePs = 0;
+  private trainLastPs: TimePs = 0;
   /** While a packet is taken in: nothing else happens in this adapter before this time. */
   quietUntilPs: TimePs = 0;
   /** Frames sent that stood for more than one packet. */
@@ -66,7 +77,8 @@ export class Transmitter implements Engine {
     const isNext = this.answerCount === 0 && this.round.length === 0;
     if (isNext && this.trains && readyPs < this.quietUntilPs && this.link.freePs <= readyPs) {
       // The event that would send it is the next one of this adapter: it may as well happen now.
-      this.send(frame, readyPs, undefined);
+      if (this.faults.isQuiet) this.sendInTrain(frame, readyPs);
+      else this.send(frame, readyPs, undefined);
       return;
     }
     if (this.answerCount === this.answers.length) this.grow();
@@ -74,6 +86,14 @@ export class Transmitter implements Engine {
     this.answers[place] = frame;
     this.answerReady[place] = readyPs;
     this.wake(readyPs);
+  }
+
+  /** Sends the answers that wait for more of their kind; the device calls it after each arrival. */
+  flushAnswers(): void {
+    if (this.trainFrame < 0) return;
+    const frame = this.trainFrame;
+    this.trainFrame = NO_FRAME;
+    this.port.sendTrain(this.trainLeavesPs, this.trainFirstPs, this.trainLastPs, frame);
   }
 
   /** Gives `qp` a turn from `readyPs` on. */
@@ -124,6 +144,7 @@ export class Transmitter implements Engine {
 
   /** Puts `frame` on the link; `qp` is its requester, if more of the same may follow at once. */
   private send(frame: number, now: TimePs, qp: QueuePair | undefined): void {
+    this.flushAnswers();
     const words = this.pool.words;
     const base = frame * FRAME_WORDS;
     const opcode = words[base + W_OPCODE];
@@ -152,7 +173,7 @@ export class Transmitter implements Engine {
       this.pool.release(frame);
       return;
     }
-    this.port.send(arrivalPs, frame, lastPs);
+    this.port.sendTrain(now, arrivalPs, lastPs, frame);
   }
 
   /**
@@ -160,23 +181,84 @@ export class Transmitter implements Engine {
    * how many packets the frame stands for.
    */
   private extend(frame: number, arrivalPs: TimePs, bytes: number, qp: QueuePair): number {
-    if (this.round.length !== 1) return 1;
-    const words = this.pool.words;
-    const base = frame * FRAME_WORDS;
-    const spacing = this.link.spanOf(bytes);
-    let until = Math.min(this.node.horizon, arrivalPs + this.port.returnPs);
-    until = Math.min(until, this.node.queue.nextTimeExcept(this.slot));
-    if (this.answerCount > 0) until = Math.min(until, this.answerReady[this.answerHead]);
+    const { node, link } = this;
+    const requester = qp.requester;
+    const spacing = link.spanOf(bytes);
+    // The frame is as good as sent: an answer to its first packet limits us from here on.
+    node.horizon = Math.min(node.horizon, arrivalPs + this.port.returnPs);
     let count = 1;
-    while (this.link.freePs < until && qp.requester.extendTrain(frame)) {
-      this.link.transmit(this.link.freePs, bytes);
+    let psn = requester.nextPsn;
+    while (this.isNext(link.freePs) && requester.nextPsn === psn && requester.extendTrain(frame)) {
+      link.transmit(link.freePs, bytes);
+      psn = requester.nextPsn;
       count++;
     }
     if (count > 1) {
-      words[base + TRAIN_SPACING] = spacing;
+      this.pool.words[frame * FRAME_WORDS + TRAIN_SPACING] = spacing;
       this.trainsSent++;
     }
     return count;
+  }
+
+  /**
+   * Whether sending the next packet of the only queue pair is what this adapter does at `at`. Packets
+   * that arrive before are taken in first, in their order, as they would be.
+   */
+  private isNext(at: TimePs): boolean {
+    const { node, port } = this;
+    node.queue.arm(this.slot, at);
+    while (at < node.horizon) {
+      const slot = node.queue.nextSlot();
+      if (slot === this.slot) {
+        const isAnswerDue = this.answerCount > 0 && this.answerReady[this.answerHead] <= at;
+        return this.round.length === 1 && !isAnswerDue;
+      }
+      if (slot !== port.slot) return false;
+      node.now = node.queue.nextTime();
+      port.fire(node.now);
+    }
+    return false;
+  }
+
+  /** Sends an answer; one like it that follows at the same distance joins it. */
+  private sendInTrain(frame: number, readyPs: TimePs): void {
+    const { pool, node } = this;
+    const words = pool.words;
+    const bytes = packetWireBytes(words[frame * FRAME_WORDS + W_OPCODE], 0);
+    const arrivalPs = this.link.transmit(readyPs, bytes) + this.pipelinePs;
+    this.counters[C.port_xmit_packets]++;
+    this.counters[C.port_xmit_data] += bytes / 4;
+    if (node.digest.enabled) {
+      pool.record(node.digest, RECORD_FRAME_SENT, arrivalPs, this.port.index, frame);
+    }
+    if (this.trainFrame >= 0 && this.joins(frame, arrivalPs - this.trainLastPs)) {
+      const base = this.trainFrame * FRAME_WORDS;
+      words[base + TRAIN_COUNT] = Math.max(1, words[base + TRAIN_COUNT]) + 1;
+      words[base + TRAIN_SPACING] = arrivalPs - this.trainLastPs;
+      pool.release(frame);
+    } else {
+      this.flushAnswers();
+      this.trainFrame = frame;
+      this.trainLeavesPs = readyPs;
+      this.trainFirstPs = arrivalPs;
+      node.horizon = Math.min(node.horizon, arrivalPs + this.port.returnPs);
+    }
+    this.trainLastPs = arrivalPs;
+  }
+
+  /** Whether `frame` is the next of the answers that wait: same but for its PSN, at their distance. */
+  private joins(frame: number, spacing: TimePs): boolean {
+    const words = this.pool.words;
+    const train = this.trainFrame * FRAME_WORDS;
+    const base = frame * FRAME_WORDS;
+    const count = Math.max(1, words[train + TRAIN_COUNT]);
+    return (
+      words[base + W_PSN] === ((words[train + W_PSN] + count) & 0xffffff) &&
+      words[base + W_AETH] === words[train + W_AETH] &&
+      words[base + W_DEST_QPN] === words[train + W_DEST_QPN] &&
+      words[base + W_LIDS] === words[train + W_LIDS] &&
+      (count === 1 || spacing === words[train + TRAIN_SPACING])
+    );
   }
 
   private wake(readyPs: TimePs): void {

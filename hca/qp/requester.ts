@@ -212,6 +212,8 @@ export class Requester implements FaultWaiter {
     const mtu = qp.attributes.mtu;
     const row = queue.at(queue.next);
     const offset = this.sentPackets * mtu;
+    // What arrived since the packet before may have stopped the sending, or have an answer go first.
+    if (qp.completer.isWaiting || !qp.canRequest || qp.readResponder.isBusy) return false;
     // Of the same burst; its last packet goes alone, because it makes room for reading ahead.
     if (this.gather.ready(queue.next, offset) !== words[base + BURST]) return false;
     if (this.sentPackets + 1 >= queue.packets[row] || this.gather.leftFrom(offset) <= mtu)

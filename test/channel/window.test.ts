@@ -97,7 +97,7 @@ class Sides {
       words[base + TRAIN_SPACING] = 7;
       words[base + BURST] = this.pool.burstFromBytes(train, 0, train.length);
       const lastPs = at + 7 * (count - 1);
-      this.node.ports[0].send(at, frame, lastPs);
+      this.node.ports[0].sendTrain(this.node.now, at, lastPs, frame);
       at = lastPs;
     }
     return this.writer.flush(round, this.partition);

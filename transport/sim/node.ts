@@ -128,7 +128,8 @@ export class Port implements Engine {
   constructor(
     private readonly node: Node,
     readonly index: number,
-    private readonly slot: number,
+    /** Its slot in the node's queue. */
+    readonly slot: number,
     readonly latencyPs: TimePs,
     private readonly handler: FrameHandler,
   ) {
@@ -140,14 +141,24 @@ export class Port implements Engine {
   }
 
   /**
-   * Sends `frame` so that it is there at `arrivalPs`. For a train, `lastPs` is when its last packet
-   * arrives. An *inert* frame is one that the receiver takes in without ever sending anything because
-   * of it (a DMA write), so it does not limit how far the sender may run. From here on the frame
-   * belongs to the receiver.
+   * Sends `frame` so that it is there at `arrivalPs`. An *inert* frame is one that the receiver takes
+   * in without ever sending anything because of it (a DMA write), so it does not limit how far the
+   * sender may run. From here on the frame belongs to the receiver.
    */
-  send(arrivalPs: TimePs, frame: number, lastPs: TimePs = arrivalPs, isInert = false): void {
+  send(arrivalPs: TimePs, frame: number, isInert = false): void {
+    this.sendTrain(this.node.now, arrivalPs, arrivalPs, frame, isInert);
+  }
+
+  /** Sends a frame that stands for packets: the first leaves at `leavesPs`, the last is there at `lastPs`. */
+  sendTrain(
+    leavesPs: TimePs,
+    arrivalPs: TimePs,
+    lastPs: TimePs,
+    frame: number,
+    isInert = false,
+  ): void {
     const node = this.node;
-    assert(arrivalPs >= node.now + this.latencyPs, 'a frame outruns its channel', node);
+    assert(arrivalPs >= leavesPs + this.latencyPs, 'a frame outruns its channel', node);
     assert(arrivalPs >= this.lastSentPs, 'a frame overtakes another on its channel', node);
     assert(this.outlet !== undefined, 'the port is not connected', node);
     this.lastSentPs = lastPs;
