@@ -17,7 +17,7 @@ export function summarize(outcome: Outcome, nodeCount: number): ModeSummary {
   const [a, b] = hosts;
   // Adapters go on until their last idle time-out; the program's time is that of the hosts.
   const atRest = reports.filter(({ host }) => host);
-  const { checked, unverified } = verifyMessages([a?.messages ?? [], b?.messages ?? []]);
+  const { checked, dataBytes, unverified } = verifyMessages([a?.messages ?? [], b?.messages ?? []]);
   return {
     digest: combineDigests(new Map(reports.map(({ node, digest }) => [node, digest]))),
     complete,
@@ -35,7 +35,8 @@ export function summarize(outcome: Outcome, nodeCount: number): ModeSummary {
     rnr_naks: sum(adapters, ({ counters }) => counters.rnr_naks_sent ?? 0),
     retransmitted_packets: sum(adapters, ({ counters }) => counters.retransmitted_packets ?? 0),
     timeouts: sum(adapters, ({ counters }) => counters.local_ack_timeout_err ?? 0),
-    data_verified: complete && checked > 0 && unverified === 0,
+    // Nothing transferred is nothing verified, and so is an operation that left no hash.
+    data_verified: complete && unverified === 0 && bytes > 0 && dataBytes === bytes,
     messages_checked: checked,
     messages_unverified: unverified,
     wall: { seconds: outcome.wallSeconds, windows: outcome.windows },

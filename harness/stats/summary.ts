@@ -39,7 +39,7 @@ export interface ModeSummary {
   readonly retransmitted_packets: number;
   /** Local ACK time-outs. */
   readonly timeouts: number;
-  /** True when every message was checked, and every byte was what the sender had. */
+  /** True when every byte of every operation was compared and was what the sender had. */
   readonly data_verified: boolean;
   /** Messages whose hashes were compared, and how many differed or had no counterpart. */
   readonly messages_checked: number;

@@ -6,10 +6,13 @@
  * hash.
  */
 import type { MessageEntry } from '../../kernel/index.ts';
+import { CONTROL_QPN } from '../workload/layout.ts';
 
 export interface Verification {
   /** Messages that an initiator saw complete. */
   readonly checked: number;
+  /** Payload of those that carry data of the scenario; the programs' control messages are others. */
+  readonly dataBytes: number;
   /** Of these, and of those that only a responder saw: without an equal counterpart. */
   readonly unverified: number;
 }
@@ -22,6 +25,7 @@ export function verifyMessages(
   const second = compare(logs[1], logs[0]);
   return {
     checked: first.checked + second.checked,
+    dataBytes: first.dataBytes + second.dataBytes,
     unverified: first.unverified + second.unverified,
   };
 }
@@ -41,13 +45,15 @@ function compare(
     else seen.set(key(entry), [entry]);
   }
   let checked = 0;
+  let dataBytes = 0;
   let unverified = 0;
   for (const entry of initiators) {
     if (entry.side !== 'initiator') continue;
     checked++;
+    if (entry.qpn !== CONTROL_QPN) dataBytes += entry.bytes;
     const other = seen.get(key(entry))?.shift();
     if (!other || other.bytes !== entry.bytes || other.hash !== entry.hash) unverified++;
   }
   for (const queue of seen.values()) unverified += queue.length;
-  return { checked, unverified };
+  return { checked, dataBytes, unverified };
 }

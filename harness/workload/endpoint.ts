@@ -13,6 +13,7 @@ import {
   type MemoryRegion,
   type QueuePair,
   type Sim,
+  VerbsError,
   type WorkCompletion,
   wait,
 } from '../../kernel/index.ts';
@@ -92,6 +93,8 @@ export class Endpoint {
   private credit = new Completion<void>('control credits');
   /** Whether the last send from each slot is complete, so that its buffer may be written again. */
   private readonly slotFree: Completion<void>[] = [];
+  /** Resolved by the next completion, where somebody waits for room in a work queue. */
+  private room: Completion<void> | undefined;
   private readonly byeReceived = new Completion<void>("the peer's bye");
   private byeSent = false;
 
@@ -135,10 +138,9 @@ export class Endpoint {
   ): Sim<void> {
     const wrId = this.allocateId(onDone);
     const empty = { lkey: this.controlLkey, localAddress: CONTROL_ADDRESS, length: 0 };
-    yield* this.host.verbs.postRecv(this.queuePairs[pair] as QueuePair, {
-      wrId,
-      ...(buffer ?? empty),
-    });
+    const request = { wrId, ...(buffer ?? empty) };
+    const qp = this.queuePairs[pair] as QueuePair;
+    yield* this.whenRoom(() => this.host.verbs.postRecv(qp, request));
   }
 
   /** Sends a control message; waits for credits when the peer is behind. */
@@ -220,14 +222,23 @@ export class Endpoint {
 
   private *postTo(qp: QueuePair, request: SendRequest, onDone: CompletionHandler): Sim<void> {
     const wrId = this.allocateId(onDone);
-    yield* this.host.verbs.postSend(qp, {
-      rkey: 0,
-      remoteAddress: 0,
-      immediate: 0,
-      ...request,
-      wrId,
-      flags: SEND_SIGNALED,
-    });
+    const flags = SEND_SIGNALED;
+    const full = { rkey: 0, remoteAddress: 0, immediate: 0, ...request, wrId, flags };
+    yield* this.whenRoom(() => this.host.verbs.postSend(qp, full));
+  }
+
+  /** Posts; when the work queue is full, again after a completion. */
+  private *whenRoom(post: () => Sim<unknown>): Sim<void> {
+    for (;;) {
+      try {
+        yield* post();
+        return;
+      } catch (error) {
+        if (!(error instanceof VerbsError) || error.errno !== 'ENOMEM') throw error;
+      }
+      this.room ??= new Completion<void>('room in a work queue');
+      yield* wait(this.room);
+    }
   }
 
   private *postControlReceive(slot: number): Sim<void> {
@@ -273,6 +284,8 @@ export class Endpoint {
       );
       this.handlers.delete(completion.wrId);
       handler(completion);
+      this.room?.resolve();
+      this.room = undefined;
       if (this.emptySlot >= 0) {
         yield* this.postControlReceive(this.emptySlot);
         this.emptySlot = -1;

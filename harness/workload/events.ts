@@ -5,7 +5,14 @@
  * memory must not: no program unmaps a buffer that is in use. So the region is closed on both sides
  * first (PAUSE, PAUSED), and opened with a new ADVERT.
  */
-import { Completion, type Host, type Sim, type Thread, wait } from '../../kernel/index.ts';
+import {
+  Completion,
+  type Host,
+  type Sim,
+  type Thread,
+  VerbsError,
+  wait,
+} from '../../kernel/index.ts';
 import type { TimePs } from '../../transport/index.ts';
 import type { EventSpec } from '../scenario/schema.ts';
 import { type Buffer, type Buffers, mappedBytes } from './buffers.ts';
@@ -69,13 +76,21 @@ export class Events {
         yield* host.sleep(event.durationPs);
         yield* host.verbs.resumePd(endpoint.pd);
         return;
-      case 'prefetch': {
-        const buffer = this.buffers.named(event.region);
-        if (!this.buffers.isOnDemand(buffer) || !buffer.region) return;
-        const length = event.lengthBytes ?? buffer.spec.sizeBytes - event.offsetBytes;
-        const address = buffer.address + event.offsetBytes;
-        yield* host.verbs.adviseMr(buffer.region, address, length, true);
-      }
+      case 'prefetch':
+        yield* this.prefetch(event);
+    }
+  }
+
+  /** An advice: what cannot be brought in, because it is being unmapped, is left to page faults. */
+  private *prefetch(event: EventSpec & { kind: 'prefetch' }): Sim<void> {
+    const buffer = this.buffers.named(event.region);
+    if (!this.buffers.isOnDemand(buffer) || !buffer.region) return;
+    const length = event.lengthBytes ?? buffer.spec.sizeBytes - event.offsetBytes;
+    const address = buffer.address + event.offsetBytes;
+    try {
+      yield* this.host.verbs.adviseMr(buffer.region, address, length, true);
+    } catch (error) {
+      if (!(error instanceof VerbsError)) throw error;
     }
   }
 

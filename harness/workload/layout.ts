@@ -24,6 +24,9 @@ export function qpnOf(k: number): number {
   return FIRST_QPN + k;
 }
 
+/** The control queue pair of every program. */
+export const CONTROL_QPN = qpnOf(0);
+
 /** The first PSN a host sends on a queue pair. */
 export function initialPsn(seed: number, host: string, queuePair: string): number {
   return hashText(`${host}/${queuePair}`, seed) & 0xffffff;

@@ -14,6 +14,7 @@ import {
   type MemoryRegion,
   type Sim,
   VerbsError,
+  type Vma,
   wait,
 } from '../../kernel/index.ts';
 import {
@@ -69,8 +70,8 @@ export class Registrations {
     if (entry) {
       entry.users++;
     } else {
-      const { mm } = this.host;
-      entry = new Registration(start, end, writable || isWritable(mm, address));
+      const rights = mappingAt(this.host.mm, address)?.prot ?? 0;
+      entry = new Registration(start, end, writable || (rights & PROT_WRITE) !== 0);
       entry.users++;
       this.entries.push(entry);
       entry.registered.resolve(yield* this.register(entry));
@@ -105,10 +106,9 @@ export class Registrations {
   }
 }
 
-/** Whether the program may write to the page of `address`. */
-export function isWritable(mm: AddressSpace, address: number): boolean {
-  const mapping = mm.mappings().find(({ start, end }) => start <= address && address < end);
-  return mapping !== undefined && (mapping.prot & PROT_WRITE) !== 0;
+/** The mapping that `address` is in. */
+export function mappingAt(mm: AddressSpace, address: number): Readonly<Vma> | undefined {
+  return mm.mappings().find(({ start, end }) => start <= address && address < end);
 }
 
 /** ibv_reg_mr whose refusal ends the run. Throws Failure E_OPERATION. */

@@ -19,7 +19,8 @@ import type { Trace, TraceEvent, TraceMessage } from '../trace/format.ts';
 import { addressOf, addressWords, CONTROL_READY, type RemoteBuffer } from './control-message.ts';
 import { Endpoint } from './endpoint.ts';
 import { Progress } from './progress.ts';
-import { isWritable, type Lease, Registrations } from './registrations.ts';
+import { RecordedMemory } from './recorded-memory.ts';
+import { type Lease, Registrations } from './registrations.ts';
 
 /** How the data queue pair is set up: retry for ever on RNR, as an MPI library would. */
 const dataPair = {
@@ -57,7 +58,7 @@ export class Replay {
   private readonly waiting = new Map<number, (buffer: RemoteBuffer) => void>();
   /** Receives by message number. */
   private readonly receives = new Map<number, () => void>();
-  private heapEnd: number;
+  private readonly memory: RecordedMemory;
   private readonly gapScale: number;
 
   constructor(
@@ -70,7 +71,9 @@ export class Replay {
     const sends = trace.events.filter((event) => isSend(event) && event.peer === peerRank);
     this.progress = new Progress(sends.length);
     this.gapScale = scenario.replay?.gapScale ?? 0;
-    this.heapEnd = trace.brk;
+    this.memory = new RecordedMemory(host.mm, trace, (address, length) =>
+      this.beforeUnmap(address, length),
+    );
     this.endpoint = new Endpoint(
       host,
       {
@@ -88,7 +91,7 @@ export class Replay {
 
   private *run(): Sim<void> {
     const { progress, host, trace } = this;
-    this.restoreStart();
+    this.memory.restore();
     yield* this.endpoint.open();
     this.registrations = new Registrations(host, this.endpoint.pd, this.options.mode);
     progress.startedPs = host.node.now;
@@ -106,47 +109,8 @@ export class Replay {
     progress.finished = true;
   }
 
-  /** The address space as it was when recording began. */
-  private restoreStart(): void {
-    const { mm } = this.host;
-    mm.setBrk(this.trace.brk);
-    for (const event of this.trace.start) {
-      if (event.kind === 'map') mm.mapAtStart(event.address, event.length, event.prot);
-      else if (event.kind === 'res') mm.adopt(event.address, event.pageCount);
-    }
-  }
-
   private *step(event: TraceEvent): Sim<void> {
-    const { mm } = this.host;
     switch (event.kind) {
-      case 'mmap':
-        yield* this.beforeUnmap(event.address, event.length);
-        return yield* mm.mmap(event.address, event.length, event.prot);
-      case 'munmap':
-        yield* this.beforeUnmap(event.address, event.length);
-        return yield* mm.munmap(event.address, event.length);
-      case 'mremap':
-        yield* this.beforeUnmap(event.address, event.length);
-        if (event.newAddress !== event.address) {
-          yield* this.beforeUnmap(event.newAddress, event.newLength);
-        }
-        return yield* mm.mremap(event.address, event.length, event.newAddress, event.newLength);
-      case 'brk':
-        if (event.end < this.heapEnd) {
-          yield* this.beforeUnmap(event.end, this.heapEnd - event.end);
-        }
-        this.heapEnd = event.end;
-        return yield* mm.brk(event.end);
-      case 'madvise':
-        if (event.advice !== 'MADV_DONTNEED') return;
-        yield* this.beforeUnmap(event.address, event.length);
-        return yield* mm.madviseDontneed(event.address, event.length);
-      case 'mprotect':
-        return yield* mm.mprotect(event.address, event.length, event.prot);
-      case 'pf': {
-        const write = isWritable(mm, event.address);
-        return yield* mm.touch(event.address, event.pageCount, write);
-      }
       case 'tx':
       case 'ptx':
         if (event.peer !== this.peerRank) return;
@@ -162,6 +126,8 @@ export class Replay {
       case 'ret':
       case 'done':
         return yield* this.waitWhere(({ id }) => id === event.id);
+      default:
+        return yield* this.memory.step(event);
     }
   }
 

@@ -256,9 +256,10 @@ export class Responder implements FaultWaiter {
     }
     const address = this.startAddress + this.placedBytes;
     if (translator.pages(region, address, bytes, true) !== XLT_HIT) {
-      const left = this.kind === OP_WRITE ? this.totalBytes - this.placedBytes : Math.max(bytes, 1);
+      // All that is still to come; of a SEND, which does not say, the rest of the receive.
       const missed = translator.missAddress;
-      this.fault(region, missed, left - (missed - address), true, now, readyPs);
+      const left = this.startAddress + this.totalBytes - missed;
+      this.fault(region, missed, left, true, now, readyPs);
       return -1;
     }
     const words = parts.pool.words;

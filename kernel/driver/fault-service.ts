@@ -82,7 +82,7 @@ export class FaultService {
     if (odp === undefined || !inside) return RESUME_ERROR;
     if (write && (region.access & ACCESS_LOCAL_WRITE) === 0) return RESUME_ERROR;
 
-    region.faultsInService++;
+    region.hold();
     const firstPage = Math.floor(event.address / PAGE_BYTES);
     const pages = yield* odp.map({
       first: firstPage - odp.firstPage,
@@ -92,13 +92,14 @@ export class FaultService {
       readOnly: false,
       synchronous: false,
     });
-    if (pages > 0) region.counters.page_faults += pages;
-    if (pages === MAP_EAGAIN) this.raced++;
-    region.counters.page_faults_handled++;
+    if (pages >= 0) {
+      region.counters.page_faults += pages;
+      region.counters.page_faults_handled++;
+    } else if (pages === MAP_EAGAIN) this.raced++;
     const { node } = this.bus;
     region.faultLatenciesPs.push(node.now - event.arrivedPs);
     node.digest.record(RECORD_FAULT, node.now, region.mrn, event.token, event.access, pages);
-    if (--region.faultsInService === 0) region.quiet?.resolve();
+    region.put();
     return pages >= 0 || pages === MAP_EAGAIN ? RESUME_OK : RESUME_ERROR;
   }
 

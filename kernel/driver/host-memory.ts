@@ -127,6 +127,10 @@ export class HostMemory {
   }
 
   private check(page: number): void {
-    assert(page >= 0 && page < this.frames.count, 'DMA to a page frame that does not exist', this.node);
+    assert(
+      page >= 0 && page < this.frames.count,
+      'DMA to a page frame that does not exist',
+      this.node,
+    );
   }
 }

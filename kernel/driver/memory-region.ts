@@ -3,7 +3,7 @@
  * it has been deregistered.
  */
 import { ACCESS_ON_DEMAND } from '../../transport/index.ts';
-import type { Completion } from '../sched/completion.ts';
+import { Completion, type Sim, wait } from '../sched/completion.ts';
 import { newRegionCounters, type RegionCounters } from '../umem/counters.ts';
 import type { OdpUmem } from '../umem/odp.ts';
 import type { PinnedUmem } from '../umem/pinned.ts';
@@ -17,9 +17,9 @@ export class MemoryRegion {
   registered = false;
   pinned: PinnedUmem | undefined;
   odp: OdpUmem | undefined;
-  /** Page faults that are being handled; deregistration waits for them. */
-  faultsInService = 0;
-  quiet: Completion<void> | undefined;
+  /** Page faults and prefetches at work on it (mlx5: the usecount of an mkey). */
+  private users = 0;
+  private unused = new Completion<void>();
 
   /** `mrn` numbers the regions of a host from 1. Access bits are IBV_ACCESS_*. */
   constructor(
@@ -29,6 +29,22 @@ export class MemoryRegion {
     readonly length: number,
     readonly access: number,
   ) {}
+
+  /** Keeps the region from being taken apart until `put`. */
+  hold(): void {
+    this.users++;
+  }
+
+  put(): void {
+    if (--this.users === 0) this.unused.resolve();
+  }
+
+  /** Sleeps until nobody holds the region. Nobody new may come: take its key out first. */
+  *drain(): Sim<void> {
+    if (this.users === 0) return;
+    this.unused = new Completion<void>(`users of region ${this.mrn}`);
+    yield* wait(this.unused);
+  }
 
   get rkey(): number {
     return this.lkey;

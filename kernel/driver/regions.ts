@@ -13,8 +13,8 @@ import {
 import { VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PAGE_BYTES } from '../mm/frames.ts';
-import { Completion, type Sim } from '../sched/completion.ts';
-import { OdpUmem } from '../umem/odp.ts';
+import type { Sim } from '../sched/completion.ts';
+import { MAP_EAGAIN, OdpUmem } from '../umem/odp.ts';
 import { PinnedUmem } from '../umem/pinned.ts';
 import type { AdapterBus } from './adapter-bus.ts';
 import type { Commands } from './commands.ts';
@@ -25,12 +25,13 @@ const WRITING = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC;
 const NEEDS_LOCAL_WRITE = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC;
 
 export class Regions {
-  /** Every region there ever was, in order of registration. */
+  /** Every region that ever had a key, in order of their keys' creation. */
   readonly all: MemoryRegion[] = [];
   /** Simulated time that threads have spent in registering and deregistering. */
   registrationPs: TimePs = 0;
   /** Registered regions by key. */
   private readonly byKey = new Map<number, MemoryRegion>();
+  private lastMrn = 0;
 
   constructor(
     private readonly bus: AdapterBus,
@@ -56,8 +57,7 @@ export class Regions {
     if ((access & NEEDS_LOCAL_WRITE) !== 0 && (access & ACCESS_LOCAL_WRITE) === 0) {
       throw new VerbsError('EINVAL', 'reg_mr', 'remote write or atomic access needs local write');
     }
-    const region = new MemoryRegion(this.all.length + 1, pd, address, length, access);
-    this.all.push(region);
+    const region = new MemoryRegion(++this.lastMrn, pd, address, length, access);
     const table = new RegionTable(this.bus, this.commands);
     if (access & ACCESS_ON_DEMAND) yield* this.enterOnDemand(region, table);
     else yield* this.enterPinned(region, table);
@@ -72,14 +72,10 @@ export class Regions {
     if (!region.registered) throw new VerbsError('EINVAL', 'dereg_mr', 'not registered');
     region.registered = false;
     this.byKey.delete(region.lkey);
-    if (region.faultsInService > 0) {
-      region.quiet = new Completion<void>(`faults of region ${region.mrn}`);
-      yield region.quiet;
-    }
-    yield* this.commands.run('dereg_mr', CMD_DESTROY_MKEY, [region.lkey]);
+    yield* region.drain();
+    const destroyKey = this.commands.run('dereg_mr', CMD_DESTROY_MKEY, [region.lkey]);
     region.counters.pages_mapped = region.pagesMapped;
-    if (region.odp) yield* region.odp.release();
-    else yield* (region.pinned as PinnedUmem).release();
+    yield* (region.odp ?? (region.pinned as PinnedUmem)).release(destroyKey);
     region.odp = undefined;
     region.pinned = undefined;
     this.registrationPs += this.bus.node.now - start;
@@ -88,7 +84,8 @@ export class Regions {
   /**
    * Brings pages of an on-demand region in ahead of use: IBV_ADVISE_MR_ADVICE_PREFETCH, or _WRITE,
    * with IBV_ADVISE_MR_FLAG_FLUSH. The range is clipped to the region.
-   * @throws VerbsError EINVAL (not on demand), EPERM (write on a read-only region), EFAULT
+   * @throws VerbsError EINVAL (not on demand), EPERM (write on a read-only region), EFAULT (not
+   * accessible), EAGAIN (invalidations kept getting in the way)
    */
   *advise(region: MemoryRegion, address: number, length: number, write: boolean): Sim<void> {
     const { odp } = region;
@@ -103,8 +100,11 @@ export class Regions {
     if (end <= start) return;
     const first = Math.floor(start / PAGE_BYTES);
     const count = Math.ceil(end / PAGE_BYTES) - first;
+    region.hold();
     yield this.mm.parts.costs.systemCallPs;
     const pages = yield* odp.prefetch(first - odp.firstPage, count, write);
+    region.put();
+    if (pages === MAP_EAGAIN) throw new VerbsError('EAGAIN', 'advise_mr', 'pages keep going away');
     if (pages < 0) throw new VerbsError('EFAULT', 'advise_mr', 'a page is not accessible');
   }
 
@@ -115,7 +115,7 @@ export class Regions {
     try {
       yield* this.createKey(region, table);
     } catch (error) {
-      yield* umem.release();
+      yield* umem.unpin();
       throw error;
     }
     region.pinned = umem;
@@ -140,5 +140,6 @@ export class Regions {
     region.lkey = key;
     table.mkey = key;
     this.byKey.set(key, region);
+    this.all.push(region);
   }
 }

@@ -7,7 +7,7 @@
  *
  * Owns the mmap lock, the list of mappings and the program break.
  */
-import { assert, Failure, RECORD_ADDRESS_SPACE } from '../../transport/index.ts';
+import { Failure, RECORD_ADDRESS_SPACE } from '../../transport/index.ts';
 import type { Sim } from '../sched/completion.ts';
 import { RwLock } from '../sched/rw-lock.ts';
 import { FaultHandler } from './fault-handler.ts';
@@ -61,7 +61,7 @@ export class AddressSpace {
     this.vmas.insert(start, end, prot);
     this.leave(OP_MMAP, start, end - start);
     if (flags & MAP_POPULATE) {
-      yield* this.touch(start, (end - start) / PAGE_BYTES, (prot & PROT_WRITE) !== 0);
+      yield* this.access.populate(start, (end - start) / PAGE_BYTES, (prot & PROT_WRITE) !== 0);
     }
   }
 
@@ -73,13 +73,20 @@ export class AddressSpace {
     this.leave(OP_MUNMAP, start, end - start);
   }
 
-  /** Resizes a mapping, and moves it with its pages when the new address is another one. */
+  /**
+   * Resizes a mapping, and moves it with its pages when the new address is another one.
+   * @throws Failure E_OPERATION when it is not mapped as a whole (EFAULT) or old and new range of a
+   * move overlap (EINVAL)
+   */
   *mremap(oldAddress: number, oldLength: number, newAddress: number, newLength: number): Sim<void> {
     const [oldStart, oldEnd] = this.range(oldAddress, oldLength);
     const [newStart, newEnd] = this.range(newAddress, newLength);
+    if (newStart !== oldStart && newStart < oldEnd && oldStart < newEnd) {
+      throw this.badRange(newAddress, newLength, 'an address outside the range that moves there');
+    }
     yield* this.enter();
     const vma = this.vmas.find(oldStart);
-    if (vma === undefined) {
+    if (vma === undefined || vma.end < oldEnd) {
       this.lock.unlockWrite();
       throw this.badAddress('mremap', oldAddress);
     }
@@ -91,8 +98,6 @@ export class AddressSpace {
         this.vmas.insert(oldEnd, newEnd, prot);
       }
     } else {
-      const overlap = newStart < oldEnd && oldStart < newEnd;
-      assert(!overlap, 'mremap moves a mapping onto itself', this.parts.node);
       yield* this.unmapRange(newStart, newEnd);
       const moved = Math.min(oldEnd - oldStart, newEnd - newStart);
       if (oldStart + moved < oldEnd) yield* this.unmapRange(oldStart + moved, oldEnd);
@@ -261,14 +266,18 @@ export class AddressSpace {
   private range(address: number, length: number): [start: number, end: number] {
     const end = pageUp(address + length);
     if (address % PAGE_BYTES !== 0 || length <= 0 || address < 0 || end > ADDRESS_LIMIT) {
-      throw new Failure(
-        'E_OPERATION',
-        `0x${address.toString(16)} + ${length} is no range of pages (EINVAL)`,
-        this.parts.node.name,
-        'a page boundary below 2^47 and a length above 0',
-      );
+      throw this.badRange(address, length, 'a page boundary below 2^47 and a length above 0');
     }
     return [address, end];
+  }
+
+  private badRange(address: number, length: number, expected: string): Failure {
+    return new Failure(
+      'E_OPERATION',
+      `0x${address.toString(16)} + ${length} is no range of pages (EINVAL)`,
+      this.parts.node.name,
+      expected,
+    );
   }
 
   private badAddress(call: string, address: number): Failure {

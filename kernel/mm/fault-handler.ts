@@ -95,10 +95,10 @@ export class FaultHandler {
     const ready = swap.startRead(slot, node.now);
     if (ready > node.now) {
       counters.pgmajfault++;
+      counters.pswpin++;
       yield* timers.sleep(ready - node.now);
     }
     counters.pgfault++;
-    counters.pswpin++;
     yield costs.majorFaultPs;
     if (table.get(page) !== entry) {
       // Somebody else read it in, or it was unmapped, meanwhile.

@@ -104,11 +104,6 @@ export class MmuNotifiers {
     while (this.sequence === sequence) yield this.ended;
   }
 
-  /** True when somebody has subscribed to a part of [start, end). */
-  isWatched(start: number, end: number): boolean {
-    return this.subscriptions.some((subscription) => subscription.overlaps(start, end));
-  }
-
   /**
    * Announces that page table entries of [start, end) will change, and sleeps until every device has
    * dropped them. Call `end` with the result once they have changed.

@@ -37,25 +37,39 @@ export class UserAccess {
 
   /** Accesses `pageCount` pages from the page of `address` on. */
   *touch(address: number, pageCount: number, write: boolean): Sim<void> {
-    const first = Math.floor(address / PAGE_BYTES);
-    const end = first + pageCount;
+    const end = Math.floor(address / PAGE_BYTES) + pageCount;
+    const reached = yield* this.populate(address, pageCount, write);
+    if (reached < end) throw this.segmentationFault(reached * PAGE_BYTES, write);
+  }
+
+  /**
+   * The same, ending without a word at the first page that may not be accessed: other threads may
+   * unmap meanwhile (mm_populate). Returns the number of the page after the last one accessed.
+   */
+  *populate(address: number, pageCount: number, write: boolean): Sim<number> {
     const { pageAccessPs } = this.mm.costs;
-    let page = first;
-    while (page < end) {
+    let page = Math.floor(address / PAGE_BYTES);
+    const end = page + pageCount;
+    let allowed = true;
+    while (page < end && allowed) {
       if (!this.lock.tryLockRead()) yield* this.lock.lockRead();
-      const stop = Math.min(end, page + FAULTS_PER_SLICE);
-      const pages = stop - page;
+      const first = page;
+      const stop = Math.min(end, first + FAULTS_PER_SLICE);
       let vma: Vma | undefined;
       for (; page < stop; page++) {
-        const at = page * PAGE_BYTES;
-        if (vma === undefined || at >= vma.end) vma = this.accessible(at, write);
+        if (vma === undefined || page * PAGE_BYTES >= vma.end) vma = this.accessible(page, write);
+        if (vma === undefined) {
+          allowed = false;
+          break;
+        }
         if (this.faults.tryHandle(page, vma, write) < 0)
           yield* this.faults.handle(page, vma, write);
       }
-      this.faults.pendingPs += pages * pageAccessPs;
+      this.faults.pendingPs += (page - first) * pageAccessPs;
       yield* this.faults.spend();
       this.lock.unlockRead();
     }
+    return page;
   }
 
   /** Writes bytes 0 to `length` - 1 of pattern `seed` to `address`. */
@@ -69,7 +83,11 @@ export class UserAccess {
         const at = address + done;
         const page = Math.floor(at / PAGE_BYTES);
         const piece = Math.min(length - done, (page + 1) * PAGE_BYTES - at);
-        const vma = this.accessible(at, true);
+        const vma = this.accessible(page, true);
+        if (vma === undefined) {
+          this.lock.unlockRead();
+          throw this.segmentationFault(at, true);
+        }
         let frame = this.faults.tryHandle(page, vma, true);
         if (frame < 0) frame = yield* this.faults.handle(page, vma, true);
         if (piece === PAGE_BYTES) frames.content.setPattern(frame, seed, done);
@@ -135,9 +153,9 @@ export class UserAccess {
 
   /** The 32-bit words at a multiple of 4, within one page, as the process would read them now. */
   readWords(address: number, count: number): number[] {
-    const { content } = this.mm.frames;
     const pte = this.mm.table.get(Math.floor(address / PAGE_BYTES));
-    if ((pte & PTE_PRESENT) === 0) return new Array<number>(count).fill(0);
+    if (pte === 0) return new Array<number>(count).fill(0);
+    const { content } = (pte & PTE_PRESENT) !== 0 ? this.mm.frames : this.mm.swap;
     const block = content.sample(pteNumber(pte));
     const from = (block * PAGE_BYTES + (address % PAGE_BYTES)) / 4;
     const words = Array.from(
@@ -148,12 +166,16 @@ export class UserAccess {
     return words;
   }
 
-  /** The mapping at `address`, or the simulated program has crashed. */
-  private accessible(address: number, write: boolean): Vma {
+  /** The mapping of page `page`, if it allows the access. */
+  private accessible(page: number, write: boolean): Vma | undefined {
+    const vma = this.vmas.find(page * PAGE_BYTES);
+    return vma !== undefined && FaultHandler.allows(vma, write) ? vma : undefined;
+  }
+
+  /** The simulated program has crashed at `address`. */
+  private segmentationFault(address: number, write: boolean): Failure {
     const vma = this.vmas.find(address);
-    if (vma !== undefined && FaultHandler.allows(vma, write)) return vma;
-    this.lock.unlockRead();
-    throw new Failure(
+    return new Failure(
       'E_OPERATION',
       `segmentation fault: ${write ? 'write to' : 'read of'} 0x${address.toString(16)}, which is ` +
         (vma === undefined ? 'not mapped' : `mapped with protection ${vma.prot}`),

@@ -9,7 +9,7 @@ import { FaultHandler } from './fault-handler.ts';
 import { PAGE_BYTES } from './frames.ts';
 import { PTE_PRESENT, PTE_WRITE, pteNumber } from './page-table.ts';
 import type { MmParts } from './parts.ts';
-import type { VmaList } from './vma.ts';
+import type { Vma, VmaList } from './vma.ts';
 
 /** A page that is not there, in the lists of frames below. */
 export const NO_FRAME = -1;
@@ -69,7 +69,7 @@ export class UserPages {
   /**
    * Makes a run of pages present, writable if `write`, and reports their frames. Nothing is held
    * afterwards: use the answer only under a notifier's lock, after readRetry. Returns false when an
-   * address is not mapped or not writable (EFAULT).
+   * address is not readable, or not writable (EFAULT).
    */
   *faultRange(first: number, write: boolean, run: PageRun): Sim<boolean> {
     yield* this.lock.lockRead();
@@ -77,7 +77,7 @@ export class UserPages {
     for (let i = 0; i < run.count; i++) {
       const page = first + i;
       const vma = this.vmas.find(page * PAGE_BYTES);
-      if (vma === undefined || !FaultHandler.allows(vma, write)) {
+      if (vma === undefined || !isReadable(vma) || !FaultHandler.allows(vma, write)) {
         allowed = false;
         break;
       }
@@ -89,7 +89,10 @@ export class UserPages {
     return allowed;
   }
 
-  /** Reports the frames of the pages that are present, and faults nothing in; returns how many. */
+  /**
+   * Reports the frames of the pages that are present and readable, and faults nothing in; returns how
+   * many.
+   */
   *snapshot(first: number, run: PageRun): Sim<number> {
     yield* this.lock.lockRead();
     const present = this.lookUp(first, run);
@@ -102,14 +105,24 @@ export class UserPages {
     const { table } = this.mm;
     const end = first + run.count;
     let present = 0;
+    let vma: Vma | undefined;
     run.frames.fill(NO_FRAME);
     for (let page = table.nextUsed(first, end); page < end; page = table.nextUsed(page + 1, end)) {
       const pte = table.get(page);
       if ((pte & PTE_PRESENT) === 0) continue;
+      const at = page * PAGE_BYTES;
+      if (vma === undefined || at >= vma.end) vma = this.vmas.find(at);
+      // Pages of a PROT_NONE mapping stay in the page table; nobody may use them.
+      if (vma === undefined || !isReadable(vma)) continue;
       run.frames[page - first] = pteNumber(pte);
       run.writable[page - first] = (pte & PTE_WRITE) !== 0 ? 1 : 0;
       present++;
     }
     return present;
   }
+}
+
+/** What hmm_range_fault asks of a mapping before anything else. */
+function isReadable(vma: Vma): boolean {
+  return FaultHandler.allows(vma, false);
 }

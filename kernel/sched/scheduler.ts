@@ -149,7 +149,11 @@ export class Scheduler {
       }
       const wanted = step.value;
       if (typeof wanted === 'number') {
-        assert(wanted >= 0 && Number.isInteger(wanted), 'a thread asks for a CPU time that is none', this.node);
+        assert(
+          wanted >= 0 && Number.isInteger(wanted),
+          'a thread asks for a CPU time that is none',
+          this.node,
+        );
         value = undefined;
         if (wanted === 0) continue;
         thread.cpuPs += wanted;

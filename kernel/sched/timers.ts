@@ -24,7 +24,11 @@ export class Timers implements Engine {
 
   /** Calls `callback` after `spanPs`; returns an id for cancel. */
   after(spanPs: TimePs, callback: () => void): number {
-    assert(spanPs >= 0 && Number.isInteger(spanPs), 'a timer is set for a span that is none', this.node);
+    assert(
+      spanPs >= 0 && Number.isInteger(spanPs),
+      'a timer is set for a span that is none',
+      this.node,
+    );
     const id = this.freeIds.pop() ?? this.callbacks.length;
     this.callbacks[id] = callback;
     this.queue.add(deadline(this.node.now, spanPs), id);

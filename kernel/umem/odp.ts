@@ -81,7 +81,7 @@ export class OdpUmem implements IntervalOps {
     yield* this.mapAll(0, this.pageCount, { write: false, fault: false, readOnly: false });
   }
 
-  /** Brings pages in ahead of use; sleeps until in force. Returns their number, or MAP_EFAULT. */
+  /** Brings pages in ahead of use; sleeps until in force. Returns what `map` returns. */
   *prefetch(first: number, count: number, write: boolean): Sim<number> {
     const pages = yield* this.mapAll(first, count, { write, fault: true, readOnly: !write });
     if (pages > 0) this.counters.page_prefetch += pages;
@@ -131,10 +131,19 @@ export class OdpUmem implements IntervalOps {
     );
   }
 
-  /** Ends the subscription; the adapter must not know the region any more. */
-  *release(): Sim<void> {
+  /**
+   * Takes the region from the adapter with `destroyKey`, and ends the subscription. Invalidations
+   * wait for that, and find nothing afterwards: no update is sent for a key that is gone.
+   */
+  *release(destroyKey: Sim<unknown>): Sim<void> {
+    yield* this.mutex.lock();
+    try {
+      yield* destroyKey;
+      for (let page = 0; page < this.pageCount; page++) this.forget(page);
+    } finally {
+      this.mutex.unlock();
+    }
     yield* this.mm.parts.notifiers.unsubscribe(this.subscription);
-    for (let page = 0; page < this.pageCount; page++) this.forget(page);
   }
 
   private *mapAll(

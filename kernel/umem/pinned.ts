@@ -83,8 +83,14 @@ export class PinnedUmem {
     yield* table.flushAndWait();
   }
 
-  /** Unpins; the adapter must not know the pages any more. */
-  *release(): Sim<void> {
+  /** Takes the region from the adapter with `destroyKey`, and unpins. */
+  *release(destroyKey: Sim<unknown>): Sim<void> {
+    yield* destroyKey;
+    yield* this.unpin();
+  }
+
+  /** Unpins; the adapter must not know the pages. */
+  *unpin(): Sim<void> {
     const { costs } = this.mm.parts;
     yield costs.deregisterPs + this.frames.length * costs.deregisterPagePs;
     this.mm.pages.unpin(this.frames, this.frames.length, this.writable);

@@ -137,6 +137,37 @@ describe('a work request that cannot be sent', () => {
     ]);
     expect(lone.pool.burstsInUse).toBe(0);
   });
+
+  it('a fault that outlives its message does not hold up what takes its place in the queue', () => {
+    const lone = new LoneAdapter({
+      profile: { ackTimeoutMinExponent: 0, ackTimeoutFactor: 1 },
+      setUp: { timeout: 5 },
+    });
+    const { host, peer } = lone;
+    host.at(READY_PS, () => host.postSend(QPN, { ...write, wrId: 0, length: 100 }));
+    // As above: read again after the time-out, it faults, and is acknowledged while the fault is out.
+    host.at(READY_PS + 50 * US, () => host.table(REGION_KEY, 0, 1, () => 0));
+    peer.at(READY_PS + 200 * US, () => peer.send({ ...ack, psn: 100 }));
+    // Messages without data go on, until one with data stands in the row where reading stopped.
+    for (let wrId = 1; wrId <= 257; wrId++) {
+      const length = wrId === 257 ? 100 : 0;
+      host.at(READY_PS + (200 + 10 * wrId) * US, () =>
+        host.postSend(QPN, { ...write, wrId, length, address: BASE + 8192 }),
+      );
+    }
+    peer.onPacket = ({ psn }) => {
+      if (psn !== 100) peer.send({ ...ack, psn });
+    };
+    host.at(READY_PS + 5 * MS, () => {
+      host.table(REGION_KEY, 0, 1, () => present(BASE / 4096));
+      host.resumeFault(host.faults[0].token);
+    });
+    lone.drive();
+    expect(host.completions.map((c) => [c.wrId, c.status])).toEqual(
+      Array.from({ length: 258 }, (_, i) => [i, WC_SUCCESS]),
+    );
+    expect(lone.pool.burstsInUse).toBe(0);
+  });
 });
 
 describe('a doorbell', () => {

@@ -165,6 +165,27 @@ describe('page faults', () => {
     expect(b.counters.odp_remote_triggered_page_fault).toBe(1);
   });
 
+  it('SEND: one fault asks for all that is left of the receive', () => {
+    const pair = new Pair();
+    pair.b.at(READY_PS - 5 * US, () => {
+      pair.b.table(REGION_KEY, 1, 20, () => 0);
+      pair.b.postReceive(QPN, 3, REGION_KEY, BASE + 100, 40_000);
+    });
+    pair.a.fill(BASE, 30_000, 6);
+    pair.a.at(READY_PS, () =>
+      pair.a.postSend(QPN, { opcode: WR_SEND, lkey: REGION_KEY, address: BASE, length: 30_000 }),
+    );
+    pair.b.at(READY_PS + MS / 2, () => {
+      expect(pair.b.faults).toMatchObject([{ address: BASE + 4096, bytes: 40_100 - 4096 }]);
+      pair.b.table(REGION_KEY, 1, 20, (page) => present(BASE / 4096 + page));
+      pair.b.resumeFault(pair.b.faults[0].token);
+    });
+    pair.drive();
+    expect(pair.b.completions).toMatchObject([{ status: WC_SUCCESS, bytes: 30_000 }]);
+    expect(pair.b.read(BASE + 100, 30_000)).toEqual(pair.a.read(BASE, 30_000));
+    expect(pair.hcaA.report().counters.rnr_nak_retry_err).toBe(1);
+  });
+
   it('requester: pauses, nothing is lost, the wait counts as stall', () => {
     const pair = new Pair();
     pair.a.at(READY_PS - 5 * US, () => pair.a.table(REGION_KEY, 1, 1, () => 0));

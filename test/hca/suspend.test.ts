@@ -113,3 +113,35 @@ it('touches no memory between the answer to the suspend and the resume', () => {
   expect(pair.a.completions.every((c) => c.status === WC_SUCCESS)).toBe(true);
   expect(frozen && isSame(pair.b.read(BASE, 20 * 4096), frozen.subarray(0, 20 * 4096))).toBe(true);
 });
+
+it.each([
+  ['a READ that is being answered', WR_RDMA_READ, 'b'],
+  ['a write that is being sent', WR_RDMA_WRITE, 'a'],
+] as const)('%s reads no memory when its fault is resumed meanwhile', (_, opcode, side) => {
+  const pair = new Pair();
+  const source = pair[side];
+  const target = side === 'a' ? pair.b : pair.a;
+  const length = 600_000;
+  const gone = 140;
+  const spare = 300;
+  const present = (frame: number): number => (frame << 2) | ACCESS_WRITE | ACCESS_READ;
+  source.fill(BASE, length, 3);
+  source.fill(spare * 4096, 4096, 4);
+  pair.a.at(READY_PS, () => pair.a.postSend(QPN, { ...read, opcode, length }));
+  // Behind what is read ahead when a READ is admitted.
+  source.at(READY_PS + 3 * US, () => source.table(REGION_KEY, gone, 1, () => 0));
+  source.at(READY_PS + MS, () => {
+    source.protectionDomain(BUS_PD_SUSPEND, 1);
+    source.table(REGION_KEY, gone, 1, () => present(BASE / 4096 + gone));
+    source.resumeFault(source.faults[0].token);
+  });
+  source.at(READY_PS + 2 * MS, () => {
+    // Nothing runs, so the page may have moved without a word.
+    source.table(REGION_KEY, gone, 1, () => present(spare));
+    source.protectionDomain(BUS_PD_RESUME, 1);
+  });
+  pair.drive();
+  expect(pair.a.completions).toMatchObject([{ status: WC_SUCCESS }]);
+  const moved = source.read(spare * 4096, 4096);
+  expect(isSame(target.read(BASE + gone * 4096, 4096), moved)).toBe(true);
+});

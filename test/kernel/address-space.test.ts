@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
+import { MAP_POPULATE } from '../../kernel/mm/address-space.ts';
 import { patternByte } from '../../kernel/mm/pattern.ts';
-import { MessageHash, MS } from '../../transport/index.ts';
+import { MessageHash, MS, US } from '../../transport/index.ts';
 import { BASE, makeBench, PAGE } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
@@ -180,6 +181,43 @@ describe('address space', () => {
   it('ends the run with a clear failure when the program touches what is not mapped', () => {
     const { host, run } = makeBench();
     expect(() => run(host.mm.touch(BASE, 1, false))).toThrow(/segmentation fault: read of 0x7f/);
+  });
+});
+
+describe('system calls that go wrong or meet each other', () => {
+  it('refuse to move a mapping onto itself, and to move what is mapped only in part', () => {
+    const attempt = (to: number, pageCount: number) => () => {
+      const { host, run } = makeBench();
+      run(
+        (function* (): Sim<void> {
+          yield* host.mm.mmap(BASE, 4 * PAGE, RW);
+          yield* host.mm.mremap(BASE, pageCount * PAGE, to, pageCount * PAGE);
+        })(),
+      );
+    };
+    expect(attempt(BASE + 2 * PAGE, 4)).toThrow(
+      expect.objectContaining({ code: 'E_OPERATION', message: expect.stringContaining('EINVAL') }),
+    );
+    expect(attempt(BASE + 64 * PAGE, 5)).toThrow(
+      expect.objectContaining({ code: 'E_OPERATION', message: expect.stringContaining('EFAULT') }),
+    );
+  });
+
+  it('stop populating where another thread has unmapped', () => {
+    const { host, run } = makeBench({ cpus: 2 });
+    const { mm } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        const populate = host.spawn('populate', mm.mmap(BASE, 200 * PAGE, RW, MAP_POPULATE));
+        yield* host.sleep(10 * US);
+        yield* mm.munmap(BASE + 100 * PAGE, 100 * PAGE);
+        yield populate.done;
+        expect(mm.residentBytes).toBe(100 * PAGE);
+        yield* mm.mmap(BASE, PAGE, 0, MAP_POPULATE);
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
   });
 });
 

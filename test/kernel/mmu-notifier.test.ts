@@ -143,7 +143,15 @@ describe('interval notifiers', () => {
     adapter.run(host);
     expect(times.newcomer).toBeGreaterThanOrEqual(9 * US);
     expect(times.leaver).toBeGreaterThanOrEqual(9 * US);
-    expect(notifiers.isWatched(0, 4096)).toBe(false);
+    const before = notifiers.invalidations;
+    host.spawn(
+      'after',
+      (function* (): Sim<void> {
+        notifiers.end(yield* notifiers.begin(0, 4096));
+      })(),
+    );
+    adapter.run(host);
+    expect(notifiers.invalidations).toBe(before);
   });
 
   it('fail the run when a callback does', () => {

@@ -83,10 +83,8 @@ export function judge(plan: Plan, outcome: Outcome): Verdict {
         if (!isFree && failure === WC_RETRY_EXC_ERR) unlucky++;
         else if (!isFree) say(`work ${sent[side].good} failed with ${failure}`);
       }
-      const isLossy = plan.lossPpm > 0 || isStoodStill(plan);
-      if (failure !== undefined && !isFree && !isLossy) say('failed, though nothing was wrong');
-      if (plan.lossPpm === 0 && !isFree && failure === WC_RETRY_EXC_ERR && !isStoodStill(plan))
-        say('retries exceeded without a loss');
+      if (failure !== undefined && !isFree && !mayTimeOut(plan))
+        say('failed, though nothing was wrong');
       const received = outcome.hosts[side].completions.filter(
         (c) => c.qpn === FIRST_QPN + queue && (c.flags & CQE_RECEIVE) !== 0,
       );
@@ -108,8 +106,10 @@ function mayFail(plan: Plan, outcome: Outcome, queues: readonly Queue[]): boolea
   );
 }
 
-function isStoodStill(plan: Plan): boolean {
-  return plan.hosts.some((host) => host.disturbances.some((d) => d.kind === 'suspend'));
+/** Whether losses, or waits that are longer than a few time-outs, may use up all retries. */
+function mayTimeOut({ lossPpm, timeout, hosts }: Plan): boolean {
+  const isStoodStill = hosts.some((host) => host.disturbances.some((d) => d.kind === 'suspend'));
+  return lossPpm > 0 || timeout < 9 || isStoodStill;
 }
 
 /** Every work request completes once, in order; one failure, then flushes. */

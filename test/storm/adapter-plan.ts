@@ -142,7 +142,7 @@ export function drawPlan(seed: number): Plan {
     lossPpm,
     rateGbps: pick(25, 100, 100, 400),
     latencyPs: pick(300, 1000, 5000) * NS,
-    timeout: 9 + chance.below(3),
+    timeout: 7 + chance.below(5),
     minRnrTimer: 1 + chance.below(12),
     sendPsn: pick(0, 100, 0xffffff, 0xfffff0, 0x7fffff),
     maxRdAtomic: pick(1, 2, 16),
@@ -168,7 +168,7 @@ export function drawPlan(seed: number): Plan {
   const isQuiet = chance.below(4) === 0;
   const host = (): HostPlan => ({
     queues: Array.from({ length: queuePairs }, () => ({ works: [], receives: [], killPs: 0 })),
-    disturbances: isQuiet ? [] : drawDisturbances(chance, shape),
+    disturbances: [],
     presentPermille: isQuiet ? 1000 : pick(0, 500, 1000),
     refusePpm: !isQuiet && chance.below(10) === 0 ? 100_000 : 0,
   });
@@ -182,25 +182,31 @@ export function drawPlan(seed: number): Plan {
       }
     }
   }
+  if (!isQuiet)
+    for (const { disturbances } of plan.hosts) drawDisturbances(plan, disturbances, chance);
   return plan;
 }
 
-function drawDisturbances(
-  chance: RandomStream,
-  { queuePairs, split }: Pick<Plan, 'queuePairs' | 'split'>,
-): Disturbance[] {
-  const list: Disturbance[] = [];
+/** Most of them come while something is on its way. */
+function drawDisturbances(plan: Plan, list: Disturbance[], chance: RandomStream): void {
+  const { queuePairs, split } = plan;
+  const posts = plan.hosts.flatMap(({ queues }) =>
+    queues.flatMap(({ works }) => works.map((work) => work.atPs)),
+  );
   const add = (kind: Disturbance['kind'], count: number, pd = 0, spanPs = 0): void => {
     const page = chance.below(pagesOf(queuePairs));
-    list.push({ kind, atPs: START_PS + chance.below(SPAN_PS), page, count, pd, spanPs });
+    const soonPs = (posts[chance.below(posts.length)] as number) + chance.below(30 * US);
+    const atPs = chance.below(3) > 0 ? soonPs : START_PS + chance.below(SPAN_PS);
+    list.push({ kind, atPs, page, count, pd, spanPs });
   };
   for (let i = chance.below(40); i > 0; i--) add('invalidate', 1 + chance.below(AREA_PAGES));
   for (let i = chance.below(10); i > 0; i--) add('protect', 1 + chance.below(AREA_PAGES));
   for (let i = chance.below(10); i > 0; i--) add('prefetch', 1 + chance.below(AREA_PAGES));
   const pd = (): number => (split < queuePairs && chance.below(2) === 1 ? 2 : 1);
-  for (let i = chance.below(4); i > 0; i--) add('suspend', 0, pd(), 1 + chance.below(2 * MS));
+  const span = (): number => 1 + chance.below(chance.below(2) === 0 ? 20 * US : 2 * MS);
+  for (let i = chance.below(6); i > 0; i--) add('suspend', 0, pd(), span());
   if (chance.below(20) === 0) add('destroy', 0, pd());
-  return list.sort((a, b) => a.atPs - b.atPs);
+  list.sort((a, b) => a.atPs - b.atPs);
 }
 
 /** The work of host `side` on one queue pair, and the receives that the peer must post for it. */
@@ -249,7 +255,7 @@ function drawQueue(
     const isSend = kind === 2 || kind === 3;
     let slack = chance.below(3) * 100;
     if (i === bad) {
-      spoil(plan, work, pd, chance, isSend);
+      spoil(plan, work, queue, chance, isSend);
       if (work.mustFail === WC_REM_INV_REQ_ERR) slack = -1 - chance.below(work.length);
     } else if (kind >= 8) {
       const place = stretch('readBack', length);
@@ -299,14 +305,29 @@ interface Spoilt {
 }
 
 /** Makes a work request one that must be refused; it stays a WRITE unless something else is said. */
-function spoil(plan: Plan, work: Spoilt, pd: number, chance: RandomStream, isSend: boolean): void {
+function spoil(
+  plan: Plan,
+  work: Spoilt,
+  queue: number,
+  chance: RandomStream,
+  isSend: boolean,
+): void {
+  const pd = pdOf(plan, queue);
   if (work.length === 0) work.length = 1;
   const spare = staticAddress(plan);
   const other = 3 - pd;
   const kinds: (() => Partial<Spoilt>)[] = [
     () => ({ rkey: work.rkey ^ 0x10000, mustFail: WC_REM_ACCESS_ERR }),
     () => ({ rkey: work.rkey ^ 1, mustFail: WC_REM_ACCESS_ERR }),
-    () => ({ rkey: keyOf(other, 0), mustFail: WC_REM_ACCESS_ERR }),
+    // A good key for a good range, of the other domain.
+    () => ({
+      opcode: WR_RDMA_READ,
+      local: areaAddress(plan, queue, 'read'),
+      rkey: keyOf(other, 1),
+      remote: spare,
+      length: 1 + chance.below(8000),
+      mustFail: WC_REM_ACCESS_ERR,
+    }),
     // The region of the domain ends at most this far on.
     () => ({ remote: spare - 1, mustFail: WC_REM_ACCESS_ERR }),
     () => ({ remote: FIRST_PAGE * PAGE - 1, mustFail: WC_REM_ACCESS_ERR }),

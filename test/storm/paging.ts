@@ -22,7 +22,7 @@ import { type Disturbance, FIRST_PAGE, PAGE } from './adapter-plan.ts';
 const ABSENT = 0;
 const READ_ONLY = 1;
 const WRITABLE = 2;
-/** The adapter has been told to forget it, and has not answered. */
+/** The adapter was told to forget it and has not answered, or stands still and must not use it. */
 const BUSY = 3;
 
 const SCRIBBLE = new Uint8Array(PAGE).fill(0xee);
@@ -188,18 +188,27 @@ export class Paging {
     region.isSuspended = true;
     const tag = this.host.protectionDomain(BUS_PD_SUSPEND, region.pd);
     this.onDone.set(tag, () => {
-      for (let page = region.first; page < region.first + region.count; page++) {
-        const state = this.state[page];
-        if (!region.isAlive || state === ABSENT || state === BUSY || this.chance.below(8) > 0)
-          continue;
-        this.move(page);
-        this.map(region, page, state === WRITABLE);
-      }
+      const moved = this.moveSome(region);
       this.host.at(this.host.node.now + spanPs, () => {
+        // Only now does the adapter hear of the new frames.
+        for (const { page, state } of moved) this.map(region, page, state === WRITABLE);
         region.isSuspended = false;
         this.host.protectionDomain(BUS_PD_RESUME, region.pd);
       });
     });
+  }
+
+  /** Moves some mapped pages without clearing them: for a domain that stands still. */
+  private moveSome(region: PagedRegion): { page: number; state: number }[] {
+    const moved: { page: number; state: number }[] = [];
+    for (let page = region.first; page < region.first + region.count; page++) {
+      const state = this.state[page];
+      if (state === ABSENT || state === BUSY || this.chance.below(8) > 0) continue;
+      this.state[page] = BUSY;
+      this.move(page);
+      moved.push({ page, state });
+    }
+    return moved;
   }
 
   private destroy(region: PagedRegion): void {
