@@ -98,7 +98,9 @@ const [command, ...args] = process.argv.slice(2);
 const problem = await install();
 if (problem) finish(problem);
 else if (command === 'test') {
-  finish(await run(process.execPath, [vitest, 'run', '--root', root, ...args], { stdio: 'inherit' }));
+  finish(
+    await run(process.execPath, [vitest, 'run', '--root', root, ...args], { stdio: 'inherit' }),
+  );
 }
 // Anything but a name from the table is for the command line, so this file also serves as its bin.
 else if (Object.hasOwn(entries, command ?? '')) await runHere(entries[command], args);

@@ -24,7 +24,7 @@ import {
   opFlags,
   PAYLOAD_BYTES,
   type Port,
-  packetWireBytes,
+  packetDataWords,
   QPS_RESET,
   RECORD_FRAME_RECEIVED,
   type TimePs,
@@ -271,7 +271,7 @@ export class Hca {
     }
     const opcode = words[base + W_OPCODE];
     counters[C.port_rcv_packets]++;
-    counters[C.port_rcv_data] += packetWireBytes(opcode, words[base + PAYLOAD_BYTES]) / 4;
+    counters[C.port_rcv_data] += packetDataWords(opcode, words[base + PAYLOAD_BYTES]);
     const start = now > this.receiveFreePs ? now : this.receiveFreePs;
     this.receiveFreePs = start + this.receiveIntervalPs;
     const qp = this.resources.findQueuePair(words[base + W_DEST_QPN]);

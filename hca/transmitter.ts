@@ -22,7 +22,9 @@ import {
   opFlags,
   PAYLOAD_BYTES,
   type Port,
+  packetDataWords,
   packetWireBytes,
+  RC_ACKNOWLEDGE,
   RECORD_FRAME_SENT,
   type TimePs,
   TRAIN_COUNT,
@@ -159,7 +161,7 @@ export class Transmitter implements Engine {
       }
     }
     this.counters[C.port_xmit_packets] += count;
-    this.counters[C.port_xmit_data] += (bytes * count) / 4;
+    this.counters[C.port_xmit_data] += packetDataWords(opcode, payload) * count;
     const lastPs = arrivalPs + (count - 1) * words[base + TRAIN_SPACING];
     const digest = this.node.digest;
     if (digest.enabled) {
@@ -224,10 +226,10 @@ export class Transmitter implements Engine {
   private sendInTrain(frame: number, readyPs: TimePs): void {
     const { pool, node } = this;
     const words = pool.words;
-    const bytes = packetWireBytes(words[frame * FRAME_WORDS + W_OPCODE], 0);
+    const bytes = packetWireBytes(RC_ACKNOWLEDGE, 0);
     const arrivalPs = this.link.transmit(readyPs, bytes) + this.pipelinePs;
     this.counters[C.port_xmit_packets]++;
-    this.counters[C.port_xmit_data] += bytes / 4;
+    this.counters[C.port_xmit_data] += packetDataWords(RC_ACKNOWLEDGE, 0);
     if (node.digest.enabled) {
       pool.record(node.digest, RECORD_FRAME_SENT, arrivalPs, this.port.index, frame);
     }

@@ -20,6 +20,7 @@ export * from './fabric/bus-cost.ts';
 export * from './fabric/fault-injector.ts';
 export * from './fabric/link.ts';
 export * from './sim/assert.ts';
+export * from './sim/bits.ts';
 export * from './sim/digest.ts';
 export * from './sim/event-queue.ts';
 export * from './sim/failure.ts';

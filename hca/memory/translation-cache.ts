@@ -4,6 +4,8 @@
  * It holds copies. Whoever changes an entry in a region's table must take the copy out here, or the
  * adapter goes on using the old mapping; the device does that for TABLE_UPDATE and for PD suspend.
  */
+import { nextPowerOfTwo } from '../../transport/index.ts';
+
 const WAYS = 4;
 
 export class TranslationCache {
@@ -13,9 +15,9 @@ export class TranslationCache {
   private readonly victims: Uint8Array;
   private readonly setMask: number;
 
-  /** `entries` is rounded down to a power of two, at least 4. */
+  /** `entries` is rounded up to a power of two, at least 4. */
   constructor(entries: number) {
-    const sets = 2 ** Math.max(0, Math.floor(Math.log2(entries / WAYS)));
+    const sets = nextPowerOfTwo(entries / WAYS);
     this.setMask = sets - 1;
     this.regions = new Int32Array(sets * WAYS);
     this.pages = new Float64Array(sets * WAYS);

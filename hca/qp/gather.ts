@@ -5,7 +5,7 @@
  * Bursts are asked for in the order in which they will be sent and are cut so that no packet
  * straddles two of them. What a burst belongs to is the owner's number, `work`.
  */
-import type { FramePool, TimePs } from '../../transport/index.ts';
+import { type FramePool, nextPowerOfTwo, type TimePs } from '../../transport/index.ts';
 import type { BusPort } from '../bus-port.ts';
 import type { GatherTags } from './gather-tags.ts';
 
@@ -27,7 +27,7 @@ export class Gather {
     private readonly tags: GatherTags,
     private readonly onLoaded: (now: TimePs) => void,
   ) {
-    const size = 2 ** Math.ceil(Math.log2(capacity));
+    const size = nextPowerOfTwo(capacity);
     this.mask = size - 1;
     this.bursts = new Int32Array(size);
     this.works = new Int32Array(size);

@@ -1,5 +1,5 @@
 /** The receive queue of a queue pair: posted buffers, used in order. */
-import { FRAME_WORDS, type FramePool } from '../../transport/index.ts';
+import { FRAME_WORDS, type FramePool, nextPowerOfTwo } from '../../transport/index.ts';
 
 export class ReceiveQueue {
   readonly wrId: Int32Array;
@@ -12,7 +12,7 @@ export class ReceiveQueue {
 
   /** `entries` is rounded up to a power of two. */
   constructor(entries: number) {
-    const size = 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
+    const size = nextPowerOfTwo(entries);
     this.mask = size - 1;
     this.wrId = new Int32Array(size);
     this.lkey = new Int32Array(size);

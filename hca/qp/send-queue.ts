@@ -5,7 +5,13 @@
  * wrap; `at` turns one into a row. A work request owns the PSNs from `firstPsn` on, one for each
  * packet; an RDMA READ owns one for each packet of its response.
  */
-import { FRAME_WORDS, type FramePool, WC_SUCCESS, WR_RDMA_READ } from '../../transport/index.ts';
+import {
+  FRAME_WORDS,
+  type FramePool,
+  nextPowerOfTwo,
+  WC_SUCCESS,
+  WR_RDMA_READ,
+} from '../../transport/index.ts';
 import { psnAdd } from './psn.ts';
 
 export class SendQueue {
@@ -34,7 +40,7 @@ export class SendQueue {
 
   /** `entries` is rounded up to a power of two. */
   constructor(entries: number) {
-    const size = 2 ** Math.ceil(Math.log2(entries));
+    const size = nextPowerOfTwo(entries);
     this.mask = size - 1;
     this.opcode = new Uint8Array(size);
     this.flags = new Uint8Array(size);

@@ -65,6 +65,14 @@ export function packetWireBytes(opcode: number, payloadBytes: number): number {
   return LRH_BYTES + opHeaderBytes[opcode] + padded + ICRC_BYTES + VCRC_BYTES;
 }
 
+/**
+ * The same in four-octet words, as port counters count them: from the LRH to the ICRC, without the
+ * VCRC (IBTA 16.1.3.5, PortXmitData).
+ */
+export function packetDataWords(opcode: number, payloadBytes: number): number {
+  return (packetWireBytes(opcode, payloadBytes) - VCRC_BYTES) / 4;
+}
+
 /** The most bytes `encodePacket` writes for any packet of this MTU. */
 export const PACKET_MAX_BYTES = LRH_BYTES + 64 + 4096 + ICRC_BYTES;
 

@@ -71,7 +71,7 @@ export const EVENT_QP_ACCESS_ERR = 3;
 
 /** IBV_MTU_* code of a path MTU in bytes (256 is 1, 4096 is 5). */
 export function mtuCode(bytes: number): number {
-  return Math.log2(bytes) - 7;
+  return 24 - Math.clz32(bytes);
 }
 
 /** Bytes of an IBV_MTU_* code. */
