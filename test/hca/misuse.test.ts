@@ -76,6 +76,20 @@ describe('the responder refuses', () => {
     expect(pair.pool.framesInUse).toBe(0);
   });
 
+  it.each([
+    ['a write', {}, ACCESS_REMOTE_READ],
+    ['a READ', { opcode: WR_RDMA_READ }, ACCESS_REMOTE_WRITE],
+  ])(
+    '%s through a queue pair that allows none, whatever the region says',
+    (_, change, qpAccess) => {
+      const pair = new Pair({ setUpB: { qpAccess } });
+      pair.a.at(READY_PS, () => pair.a.postSend(QPN, { ...good, ...change }));
+      pair.drive();
+      expect(pair.a.completions).toMatchObject([{ status: WC_REM_ACCESS_ERR }]);
+      expect(pair.b.asyncEvents).toEqual([EVENT_QP_ACCESS_ERR]);
+    },
+  );
+
   it('a SEND that is longer than the receive', () => {
     const pair = new Pair();
     pair.b.at(READY_PS / 2, () => pair.b.postReceive(QPN, 4, REGION_KEY, BASE, 2999));

@@ -6,12 +6,15 @@ import {
   MS,
   RC_ACKNOWLEDGE,
   RC_READ_REQUEST,
+  RC_READ_RESPONSE_ONLY,
   RC_WRITE_FIRST,
   RC_WRITE_LAST,
   RC_WRITE_MIDDLE,
   RC_WRITE_ONLY,
   US,
+  WC_BAD_RESP_ERR,
   WC_SUCCESS,
+  WR_RDMA_READ,
   WR_RDMA_WRITE,
 } from '../../transport/index.ts';
 import { READY_PS, REGION_KEY } from '../fixtures/bare-host.ts';
@@ -43,6 +46,34 @@ describe('answers that mean nothing', () => {
     lone.drive();
     expect(host.completions).toMatchObject([{ status: WC_SUCCESS }]);
     expect(peer.seen.length).toBe(3);
+  });
+});
+
+describe('READ responses that are not what was asked for', () => {
+  it('of the wrong size: the READ fails, and nothing is written', () => {
+    const lone = new LoneAdapter();
+    const { host, peer } = lone;
+    const read = { ...write, opcode: WR_RDMA_READ, length: 3000, remote: BASE };
+    host.at(READY_PS, () => host.postSend(QPN, read));
+    peer.onPacket = () =>
+      peer.send({ opcode: RC_READ_RESPONSE_ONLY, psn: 100, payload: bytesOf(1023) });
+    lone.drive();
+    expect(host.completions).toMatchObject([{ status: WC_BAD_RESP_ERR }]);
+    expect(host.read(BASE, 4096).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('to a write: nothing is written', () => {
+    const lone = new LoneAdapter();
+    const { host, peer } = lone;
+    host.at(READY_PS, () => host.postSend(QPN, { ...write, length: 3000, remote: BASE }));
+    peer.onPacket = ({ psn }) => {
+      if (psn !== 102) return;
+      peer.send({ opcode: RC_READ_RESPONSE_ONLY, psn: 100, payload: bytesOf(1024) });
+      peer.send({ opcode: RC_ACKNOWLEDGE, psn: 102, syndrome: ACK });
+    };
+    lone.drive();
+    expect(host.completions).toMatchObject([{ status: WC_SUCCESS }]);
+    expect(host.read(BASE, 4096).every((byte) => byte === 0)).toBe(true);
   });
 });
 
@@ -86,6 +117,27 @@ describe('requests that break the rules of a message', () => {
     expect(host.read(BASE + 1024, 4096).every((byte) => byte === 0)).toBe(true);
     expect(lone.pool.framesInUse).toBe(0);
     expect(lone.pool.burstsInUse).toBe(0);
+  });
+});
+
+describe('after a request that is refused', () => {
+  it('nothing more is taken, though its NAK waits behind the answer to a READ', () => {
+    const lone = new LoneAdapter();
+    const { host, peer } = lone;
+    const only = { ...request, opcode: RC_WRITE_ONLY, dmaBytes: 10, payload: bytesOf(10) };
+    peer.at(READY_PS, () => {
+      peer.send({ ...request, opcode: RC_READ_REQUEST, address: BASE + 8192, dmaBytes: 100_000 });
+      peer.send({ ...only, psn: 198, rkey: 1 });
+      peer.send({ ...only, psn: 198 });
+      peer.send({ ...only, psn: 199 });
+      peer.send({ ...request, opcode: RC_READ_REQUEST, address: BASE + 8192, dmaBytes: 100_000 });
+    });
+    lone.drive();
+    expect(peer.seen.length).toBe(99);
+    expect(peer.seen.map((p) => p.psn)).toEqual(Array.from({ length: 99 }, (_, i) => 100 + i));
+    expect(peer.seen.at(-1)).toMatchObject({ opcode: RC_ACKNOWLEDGE, syndrome: 0x62 });
+    expect(host.asyncEvents.length).toBe(1);
+    expect(host.read(BASE, 4096).every((byte) => byte === 0)).toBe(true);
   });
 });
 

@@ -63,7 +63,10 @@ const regions = [
     pd: 2,
     access: ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_LOCAL_WRITE,
   },
+  { first: 54, count: 4, pd: 1, access: ACCESS_LOCAL_WRITE },
 ] as const;
+/** What the host sends: it must stay as it is. */
+const OUT = 5;
 /** Receives and READs of the host itself go here: a key that the peer has no rights with. */
 const LOCAL = 3;
 const keyOf = (region: number): number => ((region + 1) << 8) | 7;
@@ -183,7 +186,9 @@ const entry = (page: number): number => (page << 2) | ACCESS_WRITE | ACCESS_READ
 /** Secrets everywhere but where the peer may read. */
 function fill({ host, pool }: LoneAdapter): void {
   for (let page = 0; page < PAGES; page++) {
-    const isOpen = regions.some((r) => mayRead(r) && page >= r.first && page < r.first + r.count);
+    const isOpen = regions.some(
+      (r) => (mayRead(r) || r === regions[OUT]) && page >= r.first && page < r.first + r.count,
+    );
     const burst = pool.burstFromBytes(new Uint8Array(PAGE).fill(isOpen ? page : SECRET), 0, PAGE);
     host.land(burst, 0, PAGE, page, 0);
     pool.releaseBurst(burst);
@@ -232,11 +237,11 @@ function disturb({ host }: LoneAdapter, chance: RandomStream): number[] {
       const wrId = ids.push(ids.length);
       const opcode = chance.below(WR_RDMA_READ + 1);
       const isSent = opcode <= WR_SEND_WITH_IMM;
-      const region = isSent ? regions[0] : local;
+      const region = isSent ? regions[OUT] : local;
       const work = {
         opcode,
         wrId,
-        lkey: keyOf(isSent ? 0 : LOCAL),
+        lkey: keyOf(isSent ? OUT : LOCAL),
         address: region.first * PAGE + chance.below(PAGE),
         length: chance.below(3 * PAGE),
         rkey: 1,
