@@ -67,7 +67,7 @@ export async function compare(name: string, options: CompareOptions): Promise<nu
           ),
     );
     runs.push([mode, outcome]);
-    if (outcome.error !== undefined) break;
+    if (outcome.error !== undefined && !isResult(outcome.error)) break;
   }
   const facts = { scenario, seed, transport: split ? 'ws split' : transport };
   return conclude(facts, runs, folder, options.json ?? false);
@@ -180,18 +180,27 @@ async function conclude(
   folder: string,
   json: boolean,
 ): Promise<number> {
+  const failures = runs.flatMap(([, { error }]) => (error === undefined ? [] : [error]));
+  // Nothing is known of a run that never began; results of an earlier one are better kept.
+  const began = runs.some(([, { reports }]) => reports.some(({ nowPs }) => nowPs > 0));
+  if (failures.length > 0 && !began) return reportError(failures[0]);
   const summary = summaryOf(facts, runs);
   await writeResults(folder, summary, runs);
   if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`);
   else process.stdout.write(`${renderTable(summary)}\nresults in ${folder}\n`);
-  const failed = runs.find(([, { error }]) => error !== undefined);
-  if (failed) return reportError(failed[1].error);
+  if (failures.length > 0) return failures.map((error) => reportError(error))[0] as number;
   const unverified = Object.entries(summary.modes).filter(([, mode]) => !mode.data_verified);
   for (const [mode, { messages_unverified: count, messages_checked: of }] of unverified) {
     const message = of === 0 ? 'no message was checked' : `${count} of ${of} messages differ`;
     reportError(new Failure('E_UNVERIFIED', message, mode));
   }
   return unverified.length > 0 ? 1 : 0;
+}
+
+/** Whether an error is what the world came to, so that another mode may well fare better. */
+function isResult(error: unknown): boolean {
+  const results = ['E_OPERATION', 'E_STALLED', 'E_TIME_LIMIT'];
+  return error instanceof Failure && results.includes(error.code);
 }
 
 /** Runs something long with its progress on show, and stoppable. */

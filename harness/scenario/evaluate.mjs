@@ -22,10 +22,10 @@ async function evaluate(file) {
   } catch (error) {
     const { message, stack } = error instanceof Error ? error : new Error(String(error));
     const place = `${stack}\n${message}`.split(`${file}:`)[1] ?? '';
-    const problem = message
-      .split('\n')
-      .at(-1)
-      .replace(/^.*:\d+:\d+: /, '');
+    const lines = message.split('\n');
+    // A syntax error has its reason at the end, anything else at the start.
+    const reason = lines[0].startsWith('Transform failed') ? lines.at(-1) : lines[0];
+    const problem = reason.replace(/^.*:\d+:\d+: /, '');
     return { file, problem, line: Number.parseInt(place, 10) || 0 };
   }
 }

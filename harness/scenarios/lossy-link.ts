@@ -1,5 +1,5 @@
 /**
- * Writes and reads over a link that loses one packet in a thousand.
+ * Writes and reads over a link that loses one packet in two hundred.
  *
  * Look for: sequence NAKs and go-back-N retransmission in both modes; a loss at the end of a message
  * costs a time-out, because nothing follows that would show the gap.
@@ -11,7 +11,7 @@ const b = host('b');
 const warm = { prefault: true };
 
 export const lossyLink = scenario('lossy-link', 'Writes and reads over a link that loses packets', [
-  link(a, b, { loss: '0.1%' }),
+  link(a, b, { loss: '0.5%' }),
   write(region(a, 'out', '1MiB', warm), region(b, 'in', '1MiB', warm), {
     size: '64KiB',
     count: 64,

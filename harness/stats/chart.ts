@@ -17,8 +17,8 @@ const colours: Readonly<Record<Mode, string>> = { pinned: '#2f6f9f', odp: '#d169
 const PAGE_BYTES = 4096;
 
 const bars: readonly (readonly [string, (mode: ModeSummary) => number])[] = [
-  ['adapter page faults', (m) => m.page_faults],
-  ['page invalidations', (m) => m.page_invalidations],
+  ['pages faulted in', (m) => m.page_faults],
+  ['pages invalidated', (m) => m.page_invalidations],
   ['RNR NAKs', (m) => m.rnr_naks],
   ['registrations', (m) => m.registrations],
   ['pinned pages, peak', (m) => m.pinned_bytes_peak / PAGE_BYTES],

@@ -26,8 +26,8 @@ const rows: readonly Row[] = [
   ['registration time', (m) => m.registration_ns, formatNs],
   ['pinned memory, peak', (m) => m.pinned_bytes_peak, formatBytes],
   ['resident memory, peak', (m) => m.resident_bytes_peak, formatBytes],
-  ['adapter page faults', (m) => m.page_faults, formatCount],
-  ['page invalidations', (m) => m.page_invalidations, formatCount],
+  ['pages faulted in', (m) => m.page_faults, formatCount],
+  ['pages invalidated', (m) => m.page_invalidations, formatCount],
   ['RNR NAKs', (m) => m.rnr_naks, formatCount],
   ['retransmitted packets', (m) => m.retransmitted_packets, formatCount],
   ['time-outs', (m) => m.timeouts, formatCount],
@@ -60,7 +60,9 @@ export function renderTable(summary: Summary): string {
     ...modes.map(([, mode]) => `${mode.wall.seconds.toFixed(1)} s`),
     ...(isPair ? [''] : []),
   ]);
-  const title = `${summary.scenario}, seed ${summary.seed}, over ${summary.transport}`;
+  const unfinished = modes.filter(([, { complete }]) => !complete).map(([name]) => name);
+  const warning = unfinished.length > 0 ? `; INCOMPLETE: ${unfinished.join(', ')}` : '';
+  const title = `${summary.scenario}, seed ${summary.seed}, over ${summary.transport}${warning}`;
   return `${title}\n${table.toString()}`;
 }
 

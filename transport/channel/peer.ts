@@ -115,7 +115,8 @@ export class Peer implements ChannelHandler {
     if (message.type === 'busy') return;
     if (message.type === 'error') {
       this.close();
-      const said = `${message.code}: ${message.message}`;
+      // It goes to a terminal: what is not text does not.
+      const said = `${message.code}: ${message.message}`.replace(/\p{Cc}/gu, ' ');
       this.listener.onFailure(new Failure('E_PEER_FAILED', said, this.name));
       return;
     }
@@ -141,6 +142,9 @@ export function unexpected(message: string, place: string, expected: string): Fa
 
 /** The error message that tells a peer about `error`. */
 function describeError(error: unknown): SessionMessage {
-  if (error instanceof Failure) return sessionError(error.code, error.describe());
-  return sessionError('E_BUG', error instanceof Error ? error.message : String(error));
+  if (error instanceof Failure) return sessionError(error.code, error.explain());
+  // An abort is somebody's decision, not a bug.
+  const isAbort = error instanceof Error && error.name === 'Interrupted';
+  const code = isAbort ? 'E_PEER_LOST' : 'E_BUG';
+  return sessionError(code, error instanceof Error ? error.message : String(error));
 }

@@ -54,8 +54,13 @@ export class Failure extends Error {
 
   /** One line for standard error: `E_CODE place: message (expected …)`. */
   describe(): string {
-    const place = this.place === '' ? '' : ` ${this.place}:`;
+    return `${this.code} ${this.explain()}`;
+  }
+
+  /** The same without the code: `place: message (expected …)`. */
+  explain(): string {
+    const place = this.place === '' ? '' : `${this.place}: `;
     const expected = this.expected === '' ? '' : ` (expected ${this.expected})`;
-    return `${this.code}${place} ${this.message}${expected}`;
+    return `${place}${this.message}${expected}`;
   }
 }
