@@ -22,7 +22,6 @@ export class Resources {
   readonly queuePairs: QueuePair[] = [];
   private readonly pds: (ProtectionDomain | undefined)[] = [undefined];
   private readonly cqs: boolean[] = [false];
-  private readonly destroyed = new Set<QueuePair>();
   private parts: Parts | undefined;
 
   constructor(
@@ -49,7 +48,7 @@ export class Resources {
     if (!this.hasPd(pd)) return CMD_BAD_RESOURCE;
     const isUsed =
       this.mkeys.all.some((region) => region.alive && region.pd === pd) ||
-      this.queuePairs.some((qp) => qp.pd.number === pd && !this.destroyed.has(qp));
+      this.queuePairs.some((qp) => qp.pd.number === pd && !qp.isDestroyed);
     if (isUsed) return CMD_BUSY;
     this.pds[pd] = undefined;
     return CMD_OK;
@@ -100,7 +99,7 @@ export class Resources {
   /** The queue pair with this number, or undefined. */
   findQueuePair(qpn: number): QueuePair | undefined {
     const qp = this.queuePairs[qpn - FIRST_QPN];
-    return qp === undefined || this.destroyed.has(qp) ? undefined : qp;
+    return qp === undefined || qp.isDestroyed ? undefined : qp;
   }
 
   destroyQueuePair(qpn: number, now: TimePs): number {
@@ -108,7 +107,7 @@ export class Resources {
     if (qp === undefined) return CMD_BAD_RESOURCE;
     if (qp.state !== QPS_ERR) qp.fail(WC_SUCCESS, now);
     qp.state = QPS_RESET;
-    this.destroyed.add(qp);
+    qp.isDestroyed = true;
     return CMD_OK;
   }
 
@@ -142,6 +141,6 @@ export class Resources {
   }
 
   private queuePairsOf(pd: number): QueuePair[] {
-    return this.queuePairs.filter((qp) => qp.pd.number === pd && !this.destroyed.has(qp));
+    return this.queuePairs.filter((qp) => qp.pd.number === pd && !qp.isDestroyed);
   }
 }

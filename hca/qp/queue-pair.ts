@@ -71,6 +71,8 @@ export class QueuePair {
   readonly readResponder: ReadResponder;
   /** Nothing of this queue pair may be sent before; see Transmitter. */
   readyPs: TimePs = 0;
+  /** True once DESTROY_QP has taken its number out of use; its counters stay for the report. */
+  isDestroyed = false;
   /** Whether the transmitter has it in its round. */
   isActive = false;
 
