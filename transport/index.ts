@@ -4,17 +4,11 @@
  * What the other folders may use of it. Inside, sim <- wire <- fabric <- channel.
  */
 export * from './channel/channel.ts';
-export * from './channel/channel.ts';
-export * from './channel/handshake.ts';
 export * from './channel/handshake.ts';
 export * from './channel/in-process.ts';
-export * from './channel/in-process.ts';
-export * from './channel/lockstep.ts';
 export * from './channel/lockstep.ts';
 export * from './channel/peer.ts';
 export * from './channel/switchboard.ts';
-export * from './channel/switchboard.ts';
-export * from './channel/websocket.ts';
 export * from './channel/websocket.ts';
 export * from './fabric/bus-cost.ts';
 export * from './fabric/fault-injector.ts';
@@ -37,5 +31,4 @@ export * from './wire/opcodes.ts';
 export * from './wire/packet.ts';
 export * from './wire/session.ts';
 export * from './wire/verbs.ts';
-export * from './wire/window.ts';
 export * from './wire/window.ts';

@@ -35,6 +35,9 @@ export const BUS_TABLE_UPDATE = 5;
 export const BUS_FAULT_RESUME = 6;
 export const BUS_PD_SUSPEND = 7;
 export const BUS_PD_RESUME = 8;
+export const BUS_DMA_ATOMIC_DATA = 9;
+export const BUS_CQ_DOORBELL = 10;
+export const BUS_SRQ_DOORBELL = 11;
 // Adapter to host.
 export const BUS_DMA_READ = 16;
 export const BUS_DMA_WRITE = 17;
@@ -43,6 +46,8 @@ export const BUS_PAGE_FAULT = 19;
 export const BUS_COMMAND_DONE = 20;
 export const BUS_INTERRUPT = 21;
 export const BUS_ASYNC_EVENT = 22;
+export const BUS_DMA_ATOMIC = 23;
+export const BUS_CQ_EVENT = 24;
 
 type Trailer = 'none' | 'pages' | 'data';
 
@@ -62,19 +67,39 @@ export const busLayouts: readonly BusLayout[] = [
     type: BUS_SEND_DOORBELL,
     name: 'SEND_DOORBELL',
     towards: 'adapter',
-    words: ['qpn', 'opcode', 'flags', 'wr_id', 'lkey', 'length', 'rkey', 'immediate'],
+    words: ['qpn', 'opcode', 'flags', 'wr_id', 'lkey', 'length', 'rkey', 'immediate', 'sges'],
     longs: ['local_address', 'remote_address'],
-    trailer: 'none',
-    meaning: 'one work request for a send queue, written through the doorbell page (BlueFlame)',
+    trailer: 'data',
+    meaning:
+      'one work request for a send queue, written through the doorbell page (BlueFlame); its segments follow: UD address, atomic operands, inline data or, with more than one, scatter/gather entries',
   },
   {
     type: BUS_RECV_DOORBELL,
     name: 'RECV_DOORBELL',
     towards: 'adapter',
-    words: ['qpn', 'wr_id', 'lkey', 'length'],
+    words: ['qpn', 'wr_id', 'lkey', 'length', 'sges'],
     longs: ['local_address'],
+    trailer: 'data',
+    meaning: 'one work request for a receive queue; more than one scatter entry follow as segments',
+  },
+  {
+    type: BUS_SRQ_DOORBELL,
+    name: 'SRQ_DOORBELL',
+    towards: 'adapter',
+    words: ['srqn', 'wr_id', 'lkey', 'length', 'sges'],
+    longs: ['local_address'],
+    trailer: 'data',
+    meaning: 'one work request for a shared receive queue; segments as in RECV_DOORBELL',
+  },
+  {
+    type: BUS_CQ_DOORBELL,
+    name: 'CQ_DOORBELL',
+    towards: 'adapter',
+    words: ['cqn', 'consumer_index', 'arm'],
+    longs: [],
     trailer: 'none',
-    meaning: 'one work request for a receive queue',
+    meaning:
+      'the host has taken entries up to consumer_index (mod 2^32) out of a completion queue; arm asks for an event with the next completion (1) or the next solicited or failed one (2)',
   },
   {
     type: BUS_COMMAND,
@@ -82,8 +107,9 @@ export const busLayouts: readonly BusLayout[] = [
     towards: 'adapter',
     words: ['opcode', 'tag', 'p0', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7'],
     longs: ['q0', 'q1'],
-    trailer: 'none',
-    meaning: 'a command of the driver; COMMAND_DONE with the same tag answers it',
+    trailer: 'data',
+    meaning:
+      'a command of the driver, with its mailbox; COMMAND_DONE with the same tag answers it',
   },
   {
     type: BUS_DMA_READ_DATA,
@@ -93,6 +119,15 @@ export const busLayouts: readonly BusLayout[] = [
     longs: [],
     trailer: 'data',
     meaning: 'what a DMA_READ of that tag found in memory',
+  },
+  {
+    type: BUS_DMA_ATOMIC_DATA,
+    name: 'DMA_ATOMIC_DATA',
+    towards: 'adapter',
+    words: ['tag', 'original_high', 'original_low'],
+    longs: [],
+    trailer: 'none',
+    meaning: 'what memory held before the DMA_ATOMIC of that tag',
   },
   {
     type: BUS_TABLE_UPDATE,
@@ -157,11 +192,22 @@ export const busLayouts: readonly BusLayout[] = [
     type: BUS_COMPLETION,
     name: 'COMPLETION',
     towards: 'host',
-    words: ['cqn', 'qpn', 'wr_id', 'status', 'opcode', 'byte_len', 'immediate', 'flags'],
+    words: [
+      'cqn',
+      'qpn',
+      'wr_id',
+      'status',
+      'opcode',
+      'byte_len',
+      'immediate',
+      'flags',
+      'src_qp',
+      'slid',
+    ],
     longs: [],
     trailer: 'none',
     meaning:
-      'a completion queue entry; flag 1: of the receive queue, flag 2: immediate data is valid',
+      'a completion queue entry; flag 1: of the receive queue, 2: immediate is valid, 4: immediate is the rkey that was invalidated, 8: the first 40 bytes are a GRH or IP header, 16: solicited',
   },
   {
     type: BUS_PAGE_FAULT,
@@ -179,7 +225,7 @@ export const busLayouts: readonly BusLayout[] = [
     towards: 'host',
     words: ['tag', 'status', 'result'],
     longs: [],
-    trailer: 'none',
+    trailer: 'data',
     meaning: 'answers COMMAND, TABLE_UPDATE, PD_SUSPEND and PD_RESUME; status 0 is success',
   },
   {
@@ -190,16 +236,45 @@ export const busLayouts: readonly BusLayout[] = [
     longs: [],
     trailer: 'none',
     meaning:
-      'an MSI-X write: entries of event queue `vector` wait (0 page faults, 1 asynchronous events)',
+      'an MSI-X write: entries of event queue `vector` wait (0 page faults, 1 asynchronous events, 2 completions)',
   },
   {
     type: BUS_ASYNC_EVENT,
     name: 'ASYNC_EVENT',
     towards: 'host',
-    words: ['event', 'qpn'],
+    words: ['event', 'number'],
     longs: [],
     trailer: 'none',
-    meaning: 'an entry of the asynchronous event queue; event numbers as in verbs (IBV_EVENT_*)',
+    meaning:
+      'an entry of the asynchronous event queue: an event as in verbs (IBV_EVENT_*), and the number of its queue pair, completion queue or shared receive queue',
+  },
+  {
+    type: BUS_DMA_ATOMIC,
+    name: 'DMA_ATOMIC',
+    towards: 'host',
+    words: [
+      'tag',
+      'page',
+      'offset',
+      'operation',
+      'data_high',
+      'data_low',
+      'compare_high',
+      'compare_low',
+    ],
+    longs: [],
+    trailer: 'none',
+    meaning:
+      'a PCIe AtomicOp on the 8 bytes (little endian) at offset of page: 1 adds data, 2 puts data where compare stands; DMA_ATOMIC_DATA with the tag answers it',
+  },
+  {
+    type: BUS_CQ_EVENT,
+    name: 'CQ_EVENT',
+    towards: 'host',
+    words: ['cqn'],
+    longs: [],
+    trailer: 'none',
+    meaning: 'an entry of the completion event queue: an armed completion queue has an entry',
   },
 ];
 
@@ -208,9 +283,20 @@ for (const layout of busLayouts) layoutOf[layout.type] = layout;
 
 /** Flag of DMA_READ and DMA_WRITE: this transfer ends its message. */
 export const DMA_ENDS_MESSAGE = 1;
+/** With it: the message went into a receive of several entries; message_address is its wr_id. */
+export const DMA_SCATTERED = 2;
+/** Operations of DMA_ATOMIC. */
+export const ATOMIC_ADD = 1;
+export const ATOMIC_COMPARE_SWAP = 2;
 /** Flags of COMPLETION. */
 export const CQE_RECEIVE = 1;
 export const CQE_WITH_IMMEDIATE = 2;
+export const CQE_WITH_INVALIDATE = 4;
+export const CQE_WITH_GRH = 8;
+export const CQE_SOLICITED = 16;
+/** `arm` of CQ_DOORBELL. */
+export const CQ_ARM_NEXT = 1;
+export const CQ_ARM_SOLICITED = 2;
 /** Bits of PAGE_FAULT access, and of a page table entry. */
 export const ACCESS_READ = 1;
 export const ACCESS_WRITE = 2;
@@ -218,17 +304,51 @@ export const FAULT_AT_RESPONDER = 4;
 /** Event queues that interrupt. */
 export const VECTOR_PAGE_FAULT = 0;
 export const VECTOR_ASYNC = 1;
+export const VECTOR_COMPLETION = 2;
+
+/** Segments behind a doorbell, little endian, in this order; 64-bit fields are low word first. */
+export const SEGMENT_UD_BYTES = 16; // dest_qpn u32, qkey u32, dlid u32, pad u32 (every UD work request)
+export const SEGMENT_ATOMIC_BYTES = 16; // compare or add u64, swap u64 (CMP_AND_SWP, FETCH_AND_ADD)
+export const SEGMENT_SGE_BYTES = 16; // address u64, length u32, lkey u32; all `sges` of them if more than 1
 
 /** Opcodes of COMMAND; the parameters stand behind each. A result is COMMAND_DONE's. */
 export const CMD_ALLOC_PD = 1; // -> pd
 export const CMD_DEALLOC_PD = 2; // p0 pd
 export const CMD_CREATE_MKEY = 3; // p0 pd, p1 access (IBV_ACCESS_*), p2 variant; q0 address, q1 length -> mkey
-export const CMD_DESTROY_MKEY = 4; // p0 mkey; done once nothing of it is in use
-export const CMD_CREATE_QP = 5; // p0 pd, p1 send queue entries, p2 receive queue entries, p3 send cqn, p4 receive cqn -> qpn
-export const CMD_MODIFY_QP = 6; // p0 qpn, p1 state, p2 dest_qpn << 8 | path MTU code, p3 first PSN to send, p4 first PSN expected, p5 timeout << 24 | retry_cnt << 16 | rnr_retry << 8 | min_rnr_timer, p6 dest LID, p7 max_rd_atomic << 8 | access flags
+export const CMD_DESTROY_MKEY = 4; // p0 mkey; done once nothing of it is in use; CMD_BUSY while windows are bound to it
+export const CMD_CREATE_QP = 5; // p0 pd, p1 send queue entries, p2 receive queue entries, p3 send cqn, p4 receive cqn, p5 IBV_QPT_*, p6 srqn (0: none), p7 sq_sig_all -> qpn
+export const CMD_MODIFY_QP = 6; // p0 qpn, p1 attribute mask (IBV_QP_*); mailbox: QPA_WORDS u32, see QPA_*
 export const CMD_DESTROY_QP = 7; // p0 qpn
 export const CMD_CREATE_CQ = 8; // p0 entries -> cqn
-export const CMD_DESTROY_CQ = 9; // p0 cqn
+export const CMD_DESTROY_CQ = 9; // p0 cqn; CMD_BUSY while a queue pair uses it
+export const CMD_QUERY_QP = 10; // p0 qpn -> mailbox as in MODIFY_QP, with the current PSNs
+export const CMD_MODIFY_CQ = 11; // p0 cqn, p1 cq_count, p2 cq_period in us: an event after so many completions or so long
+export const CMD_CREATE_SRQ = 12; // p0 pd, p1 entries, p2 srq_limit (0: not armed) -> srqn
+export const CMD_MODIFY_SRQ = 13; // p0 srqn, p1 srq_limit: arms EVENT_SRQ_LIMIT_REACHED once
+export const CMD_DESTROY_SRQ = 14; // p0 srqn; CMD_BUSY while a queue pair uses it
+export const CMD_ALLOC_MW = 15; // p0 pd (type 2 windows) -> rkey
+export const CMD_DEALLOC_MW = 16; // p0 rkey
+
+/** Words of the mailbox of MODIFY_QP and QUERY_QP: ibv_qp_attr, in this order. */
+export const QPA_STATE = 0;
+export const QPA_CUR_STATE = 1;
+export const QPA_PATH_MTU = 2; // IBV_MTU_* code
+export const QPA_QKEY = 3;
+export const QPA_RQ_PSN = 4;
+export const QPA_SQ_PSN = 5;
+export const QPA_DEST_QPN = 6;
+export const QPA_ACCESS_FLAGS = 7;
+export const QPA_PKEY_INDEX = 8;
+export const QPA_EN_SQD_ASYNC_NOTIFY = 9;
+export const QPA_MAX_RD_ATOMIC = 10;
+export const QPA_MAX_DEST_RD_ATOMIC = 11;
+export const QPA_MIN_RNR_TIMER = 12;
+export const QPA_PORT = 13;
+export const QPA_TIMEOUT = 14;
+export const QPA_RETRY_CNT = 15;
+export const QPA_RNR_RETRY = 16;
+export const QPA_DLID = 17; // the address vector: in every world, a peer's port is named by its LID
+export const QPA_WORDS = 18;
 
 /** Status of COMMAND_DONE. */
 export const CMD_OK = 0;

@@ -18,24 +18,47 @@ import {
   opHeaderBytes,
 } from './opcodes.ts';
 
-// Content words of a wire frame. Double 0 is the RETH's virtual address.
+// Content words of a wire frame. Double 0 is the virtual address of RETH or AtomicETH; where it is
+// 2^53 or more, double 1 holds its low 32 bits, so that it is exact.
 export const W_OPCODE = 0;
 export const W_DEST_QPN = 1;
 export const W_PSN = 2;
+/** BTH_* bits. */
 export const W_BTH_FLAGS = 3;
+/** The rkey of RETH or AtomicETH; of a UD packet its Q_Key. */
 export const W_RKEY = 4;
+export const W_QKEY = 4;
+/** Bytes of a WRITE, READ or FLUSH (RETH); of a UD packet its source QP. */
 export const W_DMA_BYTES = 5;
+export const W_SOURCE_QPN = 5;
 /** Syndrome in the high byte, MSN below. */
 export const W_AETH = 6;
-/** Immediate data, or the rkey to invalidate. */
+/** Immediate data (ImmDt), the rkey to invalidate (IETH), or the FETH. */
 export const W_IMMEDIATE = 7;
 /** Source LID in the high half, destination LID in the low half. */
 export const W_LIDS = 8;
 export const W_PKEY = 9;
+// AtomicETH: what to add or to swap in, and what to compare with. AtomicAckETH: the original value.
+export const W_SWAP_HIGH = 5;
+export const W_SWAP_LOW = 6;
+export const W_COMPARE_HIGH = 7;
+export const W_COMPARE_LOW = 10;
+export const W_ORIGINAL_HIGH = 5;
+export const W_ORIGINAL_LOW = 7;
 
-/** Bits of W_BTH_FLAGS. */
+/** Bits of W_BTH_FLAGS. A packet with none has MigReq set and is otherwise all zeros. */
 export const BTH_SOLICITED = 1;
 export const BTH_ACK_REQUEST = 2;
+/** MigReq is clear: the sender's path is not in the migrated state, or it does not know of paths. */
+export const BTH_NOT_MIGRATED = 4;
+export const BTH_FECN = 8;
+export const BTH_BECN = 16;
+/** The payload starts with the 40 bytes of the packet's GRH, or of its IP header (UD). */
+export const BTH_WITH_GRH = 32;
+// What adapters do not look at, kept so that a captured packet can be written again byte for byte.
+export const BTH_TVER_SHIFT = 8; // 4 bits: transport header version
+export const BTH_RESERVED6_SHIFT = 12; // 6 bits beside FECN and BECN
+export const BTH_RESERVED7_SHIFT = 18; // 7 bits beside AckReq
 
 export const PKEY_DEFAULT = 0xffff;
 
