@@ -1,7 +1,7 @@
 // The import rule. A file imports from its own folder and from folders to its left, and across
 // folders only through that folder's index.ts. Tests may reach inside and use any package.
 const folders = ['transport', 'hca', 'kernel', 'harness', 'test'];
-const transportLayers = ['sim', 'wire', 'fabric', 'channel'];
+const transportLayers = ['sim', 'wire', 'capture', 'fabric', 'channel'];
 
 // Third-party packages below harness/, and the only places that may name the restricted ones.
 const homes = {

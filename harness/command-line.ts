@@ -13,9 +13,29 @@ import {
   parseTransport,
   usage,
 } from './arguments.ts';
-import { type CompareOptions, compare, type HostOptions, host, list } from './commands.ts';
+import {
+  type CompareOptions,
+  compare,
+  type HostOptions,
+  host,
+  list,
+  type RunCommandOptions,
+  rerun,
+  serve,
+} from './commands.ts';
+import { type ConformOptions, conform } from './conform/conform.ts';
 import { TOKEN } from './coordination.ts';
+import { type DecodeOptions, decode } from './decode/decode.ts';
 import { reportError } from './exit.ts';
+import {
+  type GatewayOptions,
+  parseDurationOption,
+  parseIpv4Option,
+  parseIpv6Option,
+  parseMacOption,
+  parseMtuOption,
+  parsePeerOption,
+} from './gateway/command.ts';
 import { DEFAULT_SCENARIO } from './scenario/load.ts';
 
 const scenarioHelp = "a name from 'list', or a path to a .ts file";
@@ -65,8 +85,13 @@ function commandLine(finish: (status: number) => void): Command {
     .description('run a scenario in one mode')
     .argument('<scenario>', scenarioHelp)
     .addOption(modeOption())
-    .action(async (name: string, options: Omit<CompareOptions, 'modes'> & HostOptions) =>
-      finish(await compare(name, { ...options, modes: [options.mode] })),
+    .option('--arrivals <file>', 'run a recorded gateway session again; mode and seed are its own')
+    .action(async (name: string, options: RunCommandOptions) =>
+      finish(
+        await (options.arrivals === undefined
+          ? compare(name, { ...options, modes: [options.mode] })
+          : rerun(name, options, options.arrivals)),
+      ),
     );
   addPlacement(runCommand);
   addCommon(runCommand, 'out/<scenario>');
@@ -86,6 +111,38 @@ function commandLine(finish: (status: number) => void): Command {
     )
     .action(async (name: string, options: HostOptions) => finish(await host(name, options)));
   addCommon(hostCommand, 'out/<scenario>-<role>');
+
+  const gatewayCommand = program
+    .command('gateway')
+    .description("an adapter on a real Ethernet: frames over a socket, as of QEMU's -netdev stream")
+    .option('--listen <address>', 'wait for the peer here: unix:PATH or tcp:HOST:PORT')
+    .option('--connect <address>', 'connect to the peer; tries for 10 seconds')
+    .option('--control <address>', 'take commands of control clients here (docs/GATEWAY.md)')
+    .option('--scenario <script>', `${scenarioHelp}, with an external host (default: gateway)`)
+    .option('--record <file>', 'keep everything that comes in, for run --arrivals')
+    .option('--pcap <file>', 'write every frame to a pcapng file')
+    .option('--json', 'print the final report as JSON on standard output')
+    .addOption(modeOption())
+    .addOption(seedOption());
+  for (const option of gatewayOptions()) gatewayCommand.addOption(option);
+  gatewayCommand.action(async (options: GatewayOptions) => finish(await serve(options)));
+
+  program
+    .command('conform')
+    .description('replay captured conversations against our adapter, in both roles')
+    .argument('<paths...>', 'captures, or folders to search for them')
+    .option('--json', 'as JSON: [{ file, frames, compared, conforms, departures, reason }]')
+    .action(async (paths: string[], options: ConformOptions) =>
+      finish(await conform(paths, options)),
+    );
+
+  program
+    .command('decode')
+    .description('print the packets of a capture, one a line, and what each means to its receiver')
+    .argument('<file>', 'a pcap or pcapng')
+    .option('--json', 'as JSON: { file, frames: [...], summary }')
+    .option('--strict', 'end with status 1 when a packet is malformed or has a wrong ICRC')
+    .action(async (file: string, options: DecodeOptions) => finish(await decode(file, options)));
 
   program
     .command('list')
@@ -107,6 +164,33 @@ function modeOption(): Option {
     .argParser(parseMode);
 }
 
+function seedOption(): Option {
+  return new Option('--seed <number>', 'seed of all chance, 0 to 4294967295')
+    .default(1)
+    .argParser(parseSeed);
+}
+
+/** Options of a gateway whose values are checked. */
+function gatewayOptions(): Option[] {
+  return [
+    new Option('--mac <address>', 'our MAC (default: 02:00:00:00:00:09)').argParser(parseMacOption),
+    new Option('--ipv4 <address>', 'our IPv4 address (default: 192.0.2.9)').argParser(
+      parseIpv4Option,
+    ),
+    new Option(
+      '--ipv6 <address>',
+      'our IPv6 address (default: link-local, from the MAC)',
+    ).argParser(parseIpv6Option),
+    new Option('--mtu <bytes>', 'MTU of the Ethernet (default: 1500)').argParser(parseMtuOption),
+    new Option('--profile <name>', 'adapter profile, in place of that of the scenario'),
+    new Option(
+      '--peer <kind>',
+      'departures of the peer to allow for: spec (none) or rxe',
+    ).argParser(parsePeerOption),
+    new Option('--duration <seconds>', 'end after so long').argParser(parseDurationOption),
+  ];
+}
+
 function addPlacement(command: Command): void {
   command
     .addOption(
@@ -119,13 +203,10 @@ function addPlacement(command: Command): void {
 
 function addCommon(command: Command, out: string): void {
   command
-    .addOption(
-      new Option('--seed <number>', 'seed of all chance, 0 to 4294967295')
-        .default(1)
-        .argParser(parseSeed),
-    )
+    .addOption(seedOption())
     .option('--out <folder>', `where results go (default: ${out})`)
     .option('--json', 'print summary.json on standard output, and nothing else there')
+    .option('--pcap', 'write every packet on the simulated wire to <mode>.pcapng there')
     .addOption(
       new Option(
         '--gap-scale <factor>',

@@ -5,9 +5,13 @@
 import { join } from 'node:path';
 import { type Channel, connect, Failure, listen } from '../transport/index.ts';
 import { type Transport, usage } from './arguments.ts';
+import { CaptureExport } from './capture/export.ts';
 import { type ChildMessage, COORDINATED, Interrupted, toPlain } from './coordination.ts';
 import { runCoordinated } from './coordinator.ts';
 import { exitStatus, reportError } from './exit.ts';
+import { type GatewayOptions, gateway } from './gateway/command.ts';
+import { Recording } from './gateway/recording.ts';
+import { recordedScenario, replay } from './gateway/replay.ts';
 import { showProgress } from './progress-display.ts';
 import type { Outcome } from './report.ts';
 import { type RunHooks, type RunProgress, runInProcess, runPart } from './run.ts';
@@ -16,7 +20,7 @@ import type { Mode, Scenario } from './scenario/schema.ts';
 import { prepareOutput } from './stats/output.ts';
 import { type CommandFacts, type ModeOutcomes, summaryOf, writeResults } from './stats/results.ts';
 import { renderTable } from './stats/table.ts';
-import { nodesOfRole } from './world.ts';
+import { hasExternalHost, nodesOfRole, type RunOptions } from './world.ts';
 
 /** How often a host process tells its coordinator how far it is, in milliseconds. */
 const TELL_EVERY_MS = 100;
@@ -27,6 +31,8 @@ export interface CommonOptions {
   readonly out?: string;
   readonly json?: boolean;
   readonly gapScale?: number;
+  /** Whether to leave a capture of the simulated wire. */
+  readonly pcap?: boolean;
   /** Milliseconds. */
   readonly peerTimeout: number;
 }
@@ -45,26 +51,36 @@ export interface HostOptions extends CommonOptions {
   readonly token?: string;
 }
 
+/** Options of `run`. */
+export type RunCommandOptions = Omit<CompareOptions, 'modes'> & {
+  readonly mode: Mode;
+  /** A recording of a gateway's inputs. */
+  readonly arrivals?: string;
+};
+
 /** `compare` and `run`: the modes one after the other, then the table and the files. */
 export async function compare(name: string, options: CompareOptions): Promise<number> {
   const { modes, transport, split = false, seed, peerTimeout: peerTimeoutMs } = options;
   if (split && transport === 'inproc') {
     throw usage('--split', 'there is nothing to split within one process', '--transport ws');
   }
-  const scenario = await load(name, options);
+  const scenario = simulated(await load(name, options));
   const folder = options.out ?? join('out', scenario.name);
   await prepareOutput(folder);
-  const scenarioFlags = gapScaleFlags(options);
+  const scenarioFlags = [...gapScaleFlags(options), ...captureFlags(options, folder)];
   const runs: [Mode, Outcome][] = [];
   for (const mode of modes) {
-    const run = { scenario, mode, seed };
-    const outcome = await watched(`${scenario.name} ${mode}`, (hooks) =>
-      transport === 'inproc'
-        ? runInProcess(run, hooks)
-        : runCoordinated(
-            { ...run, scenarioName: name, scenarioFlags, split, peerTimeoutMs },
-            hooks,
-          ),
+    const capture = options.pcap ? new CaptureExport(folder, mode, scenario) : undefined;
+    const run = { scenario, mode, seed, ...tapsOf(capture) };
+    const outcome = await captured(capture, () =>
+      watched(`${scenario.name} ${mode}`, (hooks) =>
+        transport === 'inproc'
+          ? runInProcess(run, hooks)
+          : runCoordinated(
+              { ...run, scenarioName: name, scenarioFlags, split, peerTimeoutMs },
+              hooks,
+            ),
+      ),
     );
     runs.push([mode, outcome]);
     if (outcome.error !== undefined && !isResult(outcome.error)) break;
@@ -77,15 +93,43 @@ export async function compare(name: string, options: CompareOptions): Promise<nu
 export async function host(name: string, options: HostOptions): Promise<number> {
   const coordinated = process.env[COORDINATED] === '1';
   if (coordinated) return coordinatedHost(name, options);
-  const scenario = await load(name, options);
+  const scenario = simulated(await load(name, options));
   const folder = options.out ?? join('out', `${scenario.name}-${options.role}`);
   const { local, meet } = await meetingOf(scenario, options);
   await prepareOutput(folder);
-  const outcome = await watched(`${scenario.name} ${options.mode} ${options.role}`, (hooks) =>
-    runPart(partOf(scenario, options, local), () => meet(hooks.signal), hooks),
+  const capture = options.pcap ? new CaptureExport(folder, options.mode, scenario) : undefined;
+  const part = { ...partOf(scenario, options, local), ...tapsOf(capture) };
+  const outcome = await captured(capture, () =>
+    watched(`${scenario.name} ${options.mode} ${options.role}`, (hooks) =>
+      runPart(part, () => meet(hooks.signal), hooks),
+    ),
   );
   const facts = { scenario, seed: options.seed, transport: 'ws' };
   return conclude(facts, [[options.mode, outcome]], folder, options.json ?? false);
+}
+
+/** `run --arrivals`: a recorded gateway session once more, without its sockets. */
+export async function rerun(
+  name: string,
+  options: RunCommandOptions,
+  file: string,
+): Promise<number> {
+  if (options.pcap) throw usage('--pcap', 'a recorded session leaves none', "'gateway --pcap'");
+  const recording = await Recording.open(file);
+  const scenario = recordedScenario(await load(name, options), recording, file);
+  const folder = options.out ?? join('out', scenario.name);
+  await prepareOutput(folder);
+  const { mode, seed } = recording.head.setup;
+  const outcome = await watched(`${scenario.name} ${mode}`, (hooks) =>
+    replay(scenario, recording, hooks),
+  );
+  const facts = { scenario, seed, transport: 'arrivals' };
+  return conclude(facts, [[mode, outcome]], folder, options.json ?? false);
+}
+
+/** `gateway`: an adapter on a real Ethernet, until it is told to stop. */
+export function serve(options: GatewayOptions): Promise<number> {
+  return stoppable((signal) => gateway(options, signal));
 }
 
 /** `list`: the scenarios that ship. */
@@ -115,8 +159,13 @@ async function coordinatedHost(name: string, options: HostOptions): Promise<numb
     try {
       const scenario = await load(name, options);
       const { local, meet } = await meetingOf(scenario, options);
-      const part = partOf(scenario, options, local);
-      return await runPart(part, () => meet(signal), { signal, onProgress });
+      const { out, mode, pcap } = options;
+      // The coordinator makes one capture of what its processes leave in its folder.
+      const capture = pcap && out ? new CaptureExport(out, mode, scenario) : undefined;
+      const part = { ...partOf(scenario, options, local), ...tapsOf(capture) };
+      const outcome = await runPart(part, () => meet(signal), { signal, onProgress });
+      capture?.close();
+      return outcome;
     } catch (error) {
       return { reports: [], windows: 0, wallSeconds: 0, error };
     }
@@ -133,6 +182,36 @@ async function load(name: string, options: CommonOptions): Promise<Scenario> {
     throw usage('--gap-scale', `scenario '${scenario.name}' replays nothing`, 'a replay scenario');
   }
   return { ...scenario, replay: { ...scenario.replay, gapScale } };
+}
+
+/** A scenario that needs no real wire. @throws Failure E_USAGE */
+function simulated(scenario: Scenario): Scenario {
+  if (!hasExternalHost(scenario)) return scenario;
+  const problem = `a host of '${scenario.name}' is external`;
+  throw usage('scenario', problem, "'faultline gateway', or 'run' with --arrivals");
+}
+
+function captureFlags({ pcap }: CommonOptions, folder: string): string[] {
+  return pcap ? ['--pcap', '--out', folder] : [];
+}
+
+function tapsOf(capture: CaptureExport | undefined): Pick<RunOptions, 'tapOf'> {
+  return capture ? { tapOf: (host, pool) => capture.tapOf(host, pool) } : {};
+}
+
+/** Runs `work`, and makes the capture of what it sent, however it ended. */
+async function captured(
+  capture: CaptureExport | undefined,
+  work: () => Promise<Outcome>,
+): Promise<Outcome> {
+  try {
+    const outcome = await work();
+    capture?.merge();
+    return outcome;
+  } catch (error) {
+    capture?.discard();
+    throw error;
+  }
 }
 
 function gapScaleFlags({ gapScale }: CommonOptions): string[] {
@@ -189,6 +268,8 @@ async function conclude(
   if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`);
   else process.stdout.write(`${renderTable(summary)}\nresults in ${folder}\n`);
   if (failures.length > 0) return failures.map((error) => reportError(error))[0] as number;
+  // What is at the other end of a real wire is not for us to see.
+  if (hasExternalHost(facts.scenario)) return 0;
   const unverified = Object.entries(summary.modes).filter(([, mode]) => !mode.data_verified);
   for (const [mode, { messages_unverified: count, messages_checked: of }] of unverified) {
     const message = of === 0 ? 'no message was checked' : `${count} of ${of} messages differ`;

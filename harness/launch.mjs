@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Starts the command line, the tests or the benchmarks, and installs the locked dependencies first
-// when they are missing, so that `npm start` and `npm test` each work alone on a fresh clone.
+// Starts the command line, the tests, the benchmarks or the interop run, and installs the locked
+// dependencies first when they are missing, so that `npm start` and `npm test` each work alone on a
+// fresh clone.
 // Plain JavaScript without dependencies, because it runs before there are any.
 // Nothing here writes to stdout: it belongs to the command.
 
@@ -101,6 +102,10 @@ else if (command === 'test') {
   finish(
     await run(process.execPath, [vitest, 'run', '--root', root, ...args], { stdio: 'inherit' }),
   );
+} else if (command === 'interop') {
+  const typescript = ['--import', import.meta.resolve('tsx')];
+  const main = `${root}test/interop/main.ts`;
+  finish(await run(process.execPath, [...typescript, main, ...args], { stdio: 'inherit' }));
 }
 // Anything but a name from the table is for the command line, so this file also serves as its bin.
 else if (Object.hasOwn(entries, command ?? '')) await runHere(entries[command], args);

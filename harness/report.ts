@@ -4,6 +4,7 @@
 import type { HcaReport } from '../hca/index.ts';
 import type { HostReport } from '../kernel/index.ts';
 import { Failure, type TimePs } from '../transport/index.ts';
+import type { EdgeCounters } from './gateway/external-peer.ts';
 import type { WorkloadReport } from './workload/progress.ts';
 
 export interface NodeReport {
@@ -19,6 +20,8 @@ export interface NodeReport {
   /** Of a host. */
   readonly host?: HostReport;
   readonly workload?: WorkloadReport;
+  /** Of the place where a real wire meets the world. */
+  readonly edge?: EdgeCounters;
   /** Threads that had not ended, and what they waited for. */
   readonly sleeping?: readonly string[];
 }

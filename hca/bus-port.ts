@@ -11,12 +11,15 @@ import {
   BUS_ASYNC_EVENT,
   BUS_COMMAND_DONE,
   BUS_COMPLETION,
+  BUS_CQ_EVENT,
+  BUS_DMA_ATOMIC,
   BUS_DMA_READ,
   BUS_DMA_WRITE,
   BUS_INTERRUPT,
   BUS_PAGE_FAULT,
   busTransferBytes,
   DMA_ENDS_MESSAGE,
+  DMA_SCATTERED,
   FRAME_WORDS,
   type FramePool,
   Link,
@@ -26,6 +29,7 @@ import {
   RECORD_FRAME_SENT,
   type TimePs,
   VECTOR_ASYNC,
+  VECTOR_COMPLETION,
   VECTOR_PAGE_FAULT,
 } from '../transport/index.ts';
 import type { HcaProfile } from './profile.ts';
@@ -34,6 +38,8 @@ import type { HcaProfile } from './profile.ts';
 const ENTRY_BYTES = 64;
 const MSIX_BYTES = 4;
 const READ_REQUEST_BYTES = 8;
+/** Operands of the larger AtomicOp. */
+const ATOMIC_BYTES = 16;
 
 export class BusPort {
   private readonly link: Link;
@@ -103,11 +109,21 @@ export class BusPort {
     return frame;
   }
 
-  /** Says of a DMA write that it ends message `message` of `qpn`: `bytes` at `address`. */
-  endMessage(frame: number, qpn: number, message: number, address: number, bytes: number): void {
+  /**
+   * Says of a DMA write that it ends message `message` of `qpn`: `bytes` at `address`, or in the
+   * entries of the receive whose wr_id `address` is (`isScattered`).
+   */
+  endMessage(
+    frame: number,
+    qpn: number,
+    message: number,
+    address: number,
+    bytes: number,
+    isScattered: boolean,
+  ): void {
     const words = this.pool.words;
     const base = frame * FRAME_WORDS;
-    words[base + 4] = DMA_ENDS_MESSAGE;
+    words[base + 4] = isScattered ? DMA_ENDS_MESSAGE | DMA_SCATTERED : DMA_ENDS_MESSAGE;
     words[base + 5] = qpn;
     words[base + 6] = message;
     words[base + 7] = bytes;
@@ -118,6 +134,32 @@ export class BusPort {
   sendDmaWrite(readyPs: TimePs, frame: number): void {
     // Inert: a host learns of data only from the completion behind them.
     this.send(readyPs, frame, this.pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES], true);
+  }
+
+  /** Sends an atomic operation (see `AtomicTags`). */
+  dmaAtomic(
+    readyPs: TimePs,
+    tag: number,
+    page: number,
+    within: number,
+    operation: number,
+    dataHigh: number,
+    dataLow: number,
+    compareHigh: number,
+    compareLow: number,
+  ): void {
+    const frame = this.frame(BUS_DMA_ATOMIC);
+    const words = this.pool.words;
+    const base = frame * FRAME_WORDS;
+    words[base + 1] = tag;
+    words[base + 2] = page;
+    words[base + 3] = within;
+    words[base + 4] = operation;
+    words[base + 5] = dataHigh;
+    words[base + 6] = dataLow;
+    words[base + 7] = compareHigh;
+    words[base + 8] = compareLow;
+    this.send(readyPs, frame, ATOMIC_BYTES);
   }
 
   /** Posts a completion queue entry. */
@@ -131,6 +173,8 @@ export class BusPort {
     byteLen: number,
     immediate: number,
     flags: number,
+    sourceQpn: number,
+    slid: number,
   ): void {
     const frame = this.frame(BUS_COMPLETION);
     const words = this.pool.words;
@@ -143,7 +187,17 @@ export class BusPort {
     words[base + 6] = byteLen;
     words[base + 7] = immediate;
     words[base + 8] = flags;
+    words[base + 9] = sourceQpn;
+    words[base + 10] = slid;
     this.send(readyPs, frame, ENTRY_BYTES);
+  }
+
+  /** Posts a completion event for queue `cqn` and interrupts. */
+  completionEvent(readyPs: TimePs, cqn: number): void {
+    const frame = this.frame(BUS_CQ_EVENT);
+    this.pool.words[frame * FRAME_WORDS + 1] = cqn;
+    this.send(readyPs, frame, ENTRY_BYTES);
+    this.interrupt(readyPs, VECTOR_COMPLETION);
   }
 
   /** Posts a page-fault event and interrupts. */
@@ -169,19 +223,29 @@ export class BusPort {
     this.interrupt(readyPs, VECTOR_PAGE_FAULT);
   }
 
-  /** Posts an asynchronous event (IBV_EVENT_*) and interrupts. */
-  asyncEvent(readyPs: TimePs, event: number, qpn: number): void {
+  /** Posts an asynchronous event (IBV_EVENT_*) of queue pair, CQ or SRQ `number` and interrupts. */
+  asyncEvent(readyPs: TimePs, event: number, number: number): void {
     const frame = this.frame(BUS_ASYNC_EVENT);
     this.pool.words[frame * FRAME_WORDS + 1] = event;
-    this.pool.words[frame * FRAME_WORDS + 2] = qpn;
+    this.pool.words[frame * FRAME_WORDS + 2] = number;
     this.send(readyPs, frame, ENTRY_BYTES);
     this.interrupt(readyPs, VECTOR_ASYNC);
   }
 
-  /** Answers a command. */
-  commandDone(readyPs: TimePs, tag: number, status: number, result: number): void {
+  /** Answers a command; `mailbox` is what it asked for, as bytes. */
+  commandDone(
+    readyPs: TimePs,
+    tag: number,
+    status: number,
+    result: number,
+    mailbox?: Uint8Array,
+  ): void {
     const frame = this.frame(BUS_COMMAND_DONE);
     const words = this.pool.words;
+    if (mailbox !== undefined) {
+      words[frame * FRAME_WORDS + BURST] = this.pool.burstFromBytes(mailbox, 0, mailbox.length);
+      words[frame * FRAME_WORDS + PAYLOAD_BYTES] = mailbox.length;
+    }
     words[frame * FRAME_WORDS + 1] = tag;
     words[frame * FRAME_WORDS + 2] = status;
     words[frame * FRAME_WORDS + 3] = result;

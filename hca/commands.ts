@@ -12,36 +12,40 @@ import {
   BUS_PD_RESUME,
   BUS_PD_SUSPEND,
   BUS_TABLE_UPDATE,
+  CMD_ALLOC_MW,
   CMD_ALLOC_PD,
   CMD_BAD_OPCODE,
   CMD_BAD_PARAMETER,
   CMD_BAD_RESOURCE,
+  CMD_BUSY,
   CMD_CREATE_CQ,
   CMD_CREATE_MKEY,
   CMD_CREATE_QP,
+  CMD_CREATE_SRQ,
+  CMD_DEALLOC_MW,
   CMD_DEALLOC_PD,
   CMD_DESTROY_CQ,
   CMD_DESTROY_MKEY,
   CMD_DESTROY_QP,
+  CMD_DESTROY_SRQ,
+  CMD_MODIFY_CQ,
   CMD_MODIFY_QP,
+  CMD_MODIFY_SRQ,
   CMD_OK,
+  CMD_QUERY_QP,
   type Engine,
   FRAME_WORDS,
-  mtuBytes,
   NEVER,
   PAYLOAD_BYTES,
-  QPS_ERR,
-  QPS_INIT,
-  QPS_RESET,
-  QPS_RTR,
-  QPS_RTS,
+  QPA_WORDS,
+  QPT_RC,
+  QPT_UC,
+  QPT_UD,
   RECORD_TABLE,
   type TimePs,
-  WC_SUCCESS,
 } from '../transport/index.ts';
 import { cyclesPs } from './profile.ts';
 import type { Parts } from './qp/parts.ts';
-import type { QueuePair } from './qp/queue-pair.ts';
 import type { Resources } from './resources.ts';
 
 /** The largest region: 2^40 bytes, so that a page index fits 32 bits. */
@@ -51,8 +55,11 @@ const MAX_QUEUE_ENTRIES = 32_768;
 export class Commands implements Engine {
   private readonly waiting: number[] = [];
   private readonly slot: number;
-  /** COMMAND_DONE's result of the command at work. */
+  /** COMMAND_DONE's result of the command at work, and whether the mailbox goes with it. */
   private result = 0;
+  private hasMailbox = false;
+  private readonly mailbox = new Int32Array(QPA_WORDS);
+  private readonly mailboxBytes = new Uint8Array(this.mailbox.buffer);
 
   constructor(
     private readonly parts: Parts,
@@ -94,6 +101,7 @@ export class Commands implements Engine {
     const base = frame * FRAME_WORDS;
     const tag = words[base + 1];
     this.result = 0;
+    this.hasMailbox = false;
     switch (words[base]) {
       case BUS_FAULT_RESUME:
         parts.faults.resume(tag, words[base + 2] === 0, now);
@@ -109,9 +117,12 @@ export class Commands implements Engine {
       case BUS_PD_RESUME:
         parts.bus.commandDone(now, tag, resources.resume(words[base + 2], now), 0);
         return;
-      case BUS_COMMAND:
-        parts.bus.commandDone(now, words[base + 2], this.command(frame, now), this.result);
+      case BUS_COMMAND: {
+        const status = this.command(frame, now);
+        const mailbox = this.hasMailbox ? this.mailboxBytes : undefined;
+        parts.bus.commandDone(now, words[base + 2], status, this.result, mailbox);
         return;
+      }
       default:
         parts.bus.commandDone(now, tag, CMD_BAD_OPCODE, 0);
     }
@@ -128,51 +139,60 @@ export class Commands implements Engine {
       case CMD_DEALLOC_PD:
         return resources.deallocatePd(words[p]);
       case CMD_CREATE_CQ:
-        if (words[p] < 1 || words[p] > MAX_QUEUE_ENTRIES) return CMD_BAD_PARAMETER;
-        this.result = resources.createCq();
+        if (!isQueueSize(words[p])) return CMD_BAD_PARAMETER;
+        this.result = resources.createCq(words[p]);
         return CMD_OK;
+      case CMD_MODIFY_CQ: {
+        const cq = resources.findCq(words[p]);
+        if (cq === undefined) return CMD_BAD_RESOURCE;
+        if (!isU16(words[p + 1]) || !isU16(words[p + 2])) return CMD_BAD_PARAMETER;
+        cq.moderate(words[p + 1], words[p + 2]);
+        return CMD_OK;
+      }
       case CMD_DESTROY_CQ:
         return resources.destroyCq(words[p]);
-      case CMD_CREATE_MKEY: {
-        const address = parts.pool.doubles[frame * 2];
-        const length = parts.pool.doubles[frame * 2 + 1];
-        if (length < 1 || length > MAX_REGION_BYTES || address + length > 2 ** 47) {
+      case CMD_CREATE_MKEY:
+        return this.createMkey(frame, p, now);
+      case CMD_DESTROY_MKEY:
+        return this.destroyMkey(words[p], now);
+      case CMD_ALLOC_MW:
+        if (!resources.hasPd(words[p])) return CMD_BAD_RESOURCE;
+        this.result = resources.mkeys.createWindow(words[p]);
+        return CMD_OK;
+      case CMD_DEALLOC_MW:
+        return resources.mkeys.destroyWindow(words[p]) ? CMD_OK : CMD_BAD_RESOURCE;
+      case CMD_CREATE_SRQ:
+        if (!resources.hasPd(words[p])) return CMD_BAD_RESOURCE;
+        if (!isQueueSize(words[p + 1]) || words[p + 2] >>> 0 > words[p + 1]) {
           return CMD_BAD_PARAMETER;
         }
-        if (!resources.hasPd(words[p])) return CMD_BAD_RESOURCE;
-        const region = resources.mkeys.create(
-          words[p],
-          words[p + 1],
-          words[p + 2],
-          address,
-          length,
-        );
-        parts.node.digest.record(RECORD_TABLE, now, region.key, words[p], words[p + 1], length | 0);
-        this.result = region.key;
+        this.result = resources.createSrq(words[p], words[p + 1], words[p + 2]);
+        return CMD_OK;
+      case CMD_MODIFY_SRQ: {
+        const srq = resources.findSrq(words[p]);
+        if (srq === undefined) return CMD_BAD_RESOURCE;
+        if (words[p + 1] >>> 0 > srq.entries) return CMD_BAD_PARAMETER;
+        srq.setLimit(words[p + 1]);
         return CMD_OK;
       }
-      case CMD_DESTROY_MKEY: {
-        const region = resources.mkeys.find(words[p]);
-        if (region === undefined) return CMD_BAD_RESOURCE;
-        parts.translator.forget(region);
-        resources.mkeys.destroy(region);
-        parts.node.digest.record(RECORD_TABLE, now, region.key, -1);
-        return CMD_OK;
-      }
-      case CMD_CREATE_QP: {
-        const [pd, send, receive] = [words[p], words[p + 1], words[p + 2]];
-        if (send < 1 || send > MAX_QUEUE_ENTRIES) return CMD_BAD_PARAMETER;
-        if (receive < 0 || receive > MAX_QUEUE_ENTRIES) return CMD_BAD_PARAMETER;
-        if (!resources.hasCq(words[p + 3]) || !resources.hasCq(words[p + 4]))
-          return CMD_BAD_RESOURCE;
-        const qp = resources.createQueuePair(pd, send, receive, words[p + 3], words[p + 4]);
-        if (qp === undefined) return CMD_BAD_RESOURCE;
-        this.result = qp.qpn;
-        return CMD_OK;
-      }
+      case CMD_DESTROY_SRQ:
+        return resources.destroySrq(words[p]);
+      case CMD_CREATE_QP:
+        return this.createQueuePair(p);
       case CMD_MODIFY_QP: {
         const qp = resources.findQueuePair(words[p]);
-        return qp === undefined ? CMD_BAD_RESOURCE : this.modify(qp, p, now);
+        if (qp === undefined) return CMD_BAD_RESOURCE;
+        if (!this.loadMailbox(frame)) return CMD_BAD_PARAMETER;
+        return qp.modify(words[p + 1], this.mailbox, now) ? CMD_OK : CMD_BAD_PARAMETER;
+      }
+      case CMD_QUERY_QP: {
+        const qp = resources.findQueuePair(words[p]);
+        if (qp === undefined) return CMD_BAD_RESOURCE;
+        qp.query(this.mailbox);
+        this.hasMailbox = true;
+        // sq_draining of ibv_qp_attr.
+        this.result = qp.requester.isDraining ? 1 : 0;
+        return CMD_OK;
       }
       case CMD_DESTROY_QP:
         return resources.destroyQueuePair(words[p], now);
@@ -181,42 +201,63 @@ export class Commands implements Engine {
     }
   }
 
-  /** Carries out MODIFY_QP: RESET -> INIT -> RTR -> RTS in order, and ERR from anywhere. */
-  private modify(qp: QueuePair, p: number, now: TimePs): number {
-    const words = this.parts.pool.words;
-    const state = words[p + 1];
-    const attributes = qp.attributes;
-    if (state === QPS_ERR) {
-      qp.fail(WC_SUCCESS, now);
-      return CMD_OK;
+  private createMkey(frame: number, p: number, now: TimePs): number {
+    const { parts, resources } = this;
+    const words = parts.pool.words;
+    const address = parts.pool.doubles[frame * 2];
+    const length = parts.pool.doubles[frame * 2 + 1];
+    if (length < 1 || length > MAX_REGION_BYTES || address + length > 2 ** 47) {
+      return CMD_BAD_PARAMETER;
     }
-    if (state === QPS_INIT && qp.state === QPS_RESET) {
-      attributes.access = words[p + 7] & 0xff;
-      qp.state = QPS_INIT;
-      return CMD_OK;
+    const [pd, access, variant] = [words[p], words[p + 1], words[p + 2]];
+    if (!resources.hasPd(pd)) return CMD_BAD_RESOURCE;
+    const region = resources.mkeys.create(pd, access, variant, address, length);
+    parts.node.digest.record(RECORD_TABLE, now, region.key, pd, access, length | 0);
+    this.result = region.key;
+    return CMD_OK;
+  }
+
+  private destroyMkey(key: number, now: TimePs): number {
+    const { parts, resources } = this;
+    const region = resources.mkeys.find(key);
+    if (region === undefined) return CMD_BAD_RESOURCE;
+    if (resources.mkeys.hasWindows?.(region)) return CMD_BUSY;
+    parts.translator.forget(region);
+    resources.mkeys.destroy(region);
+    parts.node.digest.record(RECORD_TABLE, now, region.key, -1);
+    return CMD_OK;
+  }
+
+  private createQueuePair(p: number): number {
+    const { parts, resources } = this;
+    const words = parts.pool.words;
+    const [pd, sendEntries, receiveEntries] = [words[p], words[p + 1], words[p + 2]];
+    const [type, srqn] = [words[p + 5], words[p + 6]];
+    if (type !== QPT_RC && type !== QPT_UC && type !== QPT_UD) return CMD_BAD_PARAMETER;
+    // A queue pair that never receives, or takes its receives from elsewhere, has no queue for them.
+    if (!isQueueSize(sendEntries) || (receiveEntries !== 0 && !isQueueSize(receiveEntries))) {
+      return CMD_BAD_PARAMETER;
     }
-    if (state === QPS_RTR && qp.state === QPS_INIT) {
-      const code = words[p + 2] & 0xff;
-      if (code < 1 || code > 5) return CMD_BAD_PARAMETER;
-      attributes.destQpn = words[p + 2] >>> 8;
-      attributes.mtu = mtuBytes(code);
-      attributes.destLid = words[p + 6];
-      attributes.minRnrTimer = words[p + 5] & 0x1f;
-      attributes.access = words[p + 7] & 0xff;
-      qp.responder.start(words[p + 4]);
-      qp.state = QPS_RTR;
-      return CMD_OK;
-    }
-    if (state === QPS_RTS && qp.state === QPS_RTR) {
-      attributes.timeout = (words[p + 5] >>> 24) & 0x1f;
-      attributes.retryCnt = (words[p + 5] >>> 16) & 7;
-      attributes.rnrRetry = (words[p + 5] >>> 8) & 7;
-      attributes.maxRdAtomic = (words[p + 7] >>> 8) & 0xff;
-      qp.requester.start(words[p + 3]);
-      qp.state = QPS_RTS;
-      return CMD_OK;
-    }
-    return CMD_BAD_PARAMETER;
+    const sendCq = resources.findCq(words[p + 3]);
+    const receiveCq = resources.findCq(words[p + 4]);
+    const srq = resources.findSrq(srqn);
+    if (sendCq === undefined || receiveCq === undefined) return CMD_BAD_RESOURCE;
+    if (srqn !== 0 && srq === undefined) return CMD_BAD_RESOURCE;
+    const signalsAll = words[p + 7] !== 0;
+    const init = { type, sendEntries, receiveEntries, sendCq, receiveCq, srq, signalsAll };
+    const qp = resources.createQueuePair(pd, init);
+    if (qp === undefined) return CMD_BAD_RESOURCE;
+    this.result = qp.qpn;
+    return CMD_OK;
+  }
+
+  /** Reads the mailbox of a command; false when it is too short. */
+  private loadMailbox(frame: number): boolean {
+    const { trailer } = this.parts;
+    trailer.load(frame);
+    if (trailer.length < QPA_WORDS * 4) return false;
+    for (let i = 0; i < QPA_WORDS; i++) this.mailbox[i] = trailer.word(i * 4);
+    return true;
   }
 
   private tableUpdate(frame: number, now: TimePs): number {
@@ -236,4 +277,12 @@ export class Commands implements Engine {
     parts.node.digest.record(RECORD_TABLE, now, region.key, first, count, sample);
     return CMD_OK;
   }
+}
+
+function isQueueSize(entries: number): boolean {
+  return entries >= 1 && entries <= MAX_QUEUE_ENTRIES;
+}
+
+function isU16(value: number): boolean {
+  return value >= 0 && value <= 0xffff;
 }

@@ -32,6 +32,7 @@ export interface FaultWaiter {
 /** One fault in flight. */
 interface Fault {
   readonly region: Region;
+  /** As the host knows it. */
   readonly address: number;
   readonly bytes: number;
   readonly qpn: number;
@@ -74,8 +75,9 @@ export class FaultEngine implements Engine {
     waiter: FaultWaiter,
     now: TimePs,
   ): void {
-    const firstPage = Math.floor(address / 4096);
-    const lastPage = Math.floor((address + Math.max(bytes, 1) - 1) / 4096);
+    const at = address + region.bias;
+    const firstPage = Math.floor(at / 4096);
+    const lastPage = Math.floor((at + Math.max(bytes, 1) - 1) / 4096);
     const need = write ? ACCESS_WRITE : ACCESS_READ;
     for (let token = 1; token < this.faults.length; token++) {
       const fault = this.faults[token];
@@ -89,7 +91,7 @@ export class FaultEngine implements Engine {
     const access = need | (atResponder ? FAULT_AT_RESPONDER : 0);
     this.faults[token] = {
       region,
-      address,
+      address: at,
       bytes,
       firstPage,
       lastPage,

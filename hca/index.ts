@@ -2,4 +2,15 @@
 export { type CounterName, counterNames } from './counters.ts';
 export { Hca, type HcaConfig, type HcaReport } from './device.ts';
 export { type HcaProfile, profiles } from './profile.ts';
+export {
+  AETH_ACK,
+  AETH_ACK_NO_CREDITS,
+  AETH_KIND,
+  AETH_NAK,
+  AETH_RNR_NAK,
+  creditCounts,
+  NAK_SEQUENCE,
+  rnrTimerPs,
+} from './qp/aeth.ts';
+export { psnAdd, psnDistance } from './qp/psn.ts';
 export { FIRST_QPN } from './resources.ts';

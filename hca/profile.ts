@@ -7,7 +7,7 @@
  * src/uct/ib/base/ib_md.c and ib_iface.c; "Kalia" is "Design Guidelines for High Performance RDMA
  * Systems" (ATC 2016). What has no source is marked as an assumption.
  */
-import { NS, type TimePs, US } from '../transport/index.ts';
+import { NS, SEC, type TimePs, US } from '../transport/index.ts';
 
 export interface HcaProfile {
   readonly name: string;
@@ -48,6 +48,13 @@ export interface HcaProfile {
   readonly windowPackets: number;
   /** The requester asks for an ACK on every so many packets of a message, and on its last one. */
   readonly ackRequestPackets: number;
+  /**
+   * An ACK that still waits for the link is replaced by a later one of its connection. mlx5 does that;
+   * off, as in rxe, every request that asks for an ACK has its own.
+   */
+  readonly coalesceAcks: boolean;
+  /** ACKs say how many receives are posted (IBTA 9.7.7.2). mlx5 does; rxe never does. */
+  readonly endToEndCredits: boolean;
 
   /**
    * Firmware time from a missing translation to the page-fault event, ps. NPF figure 3(a) says 129.2 us
@@ -68,6 +75,11 @@ export interface HcaProfile {
   readonly rnrWaitPercent: number;
   /** ... but at least this, ps. ISPASS: the damming window of the 0.01 ms setting ends at 0.8 ms. */
   readonly rnrWaitMinPs: TimePs;
+  /**
+   * A peer that has announced the suspend of its protection domain is asked again after this long, ps,
+   * should its resume have been lost. Assumption; ours, like the announcement.
+   */
+  readonly peerSuspendPs: TimePs;
   /** The local ACK time-out uses at least this exponent. ISPASS: 16 on ConnectX-3, 4 and 6. */
   readonly ackTimeoutMinExponent: number;
   /** ... times this (IBTA allows 1 to 4). Measured 2 on ConnectX-6 with the floor on. */
@@ -91,12 +103,15 @@ const connectx4: HcaProfile = {
   gatherBursts: 4,
   windowPackets: 256,
   ackRequestPackets: 16,
+  coalesceAcks: false,
+  endToEndCredits: false,
   faultRaisePs: (129_200 - 250 - 1_000) * NS,
   faultRaisePerPagePs: 23_600,
   faultResumePs: 78_200 * NS,
   readRetryPs: 500 * US,
   rnrWaitPercent: 350,
   rnrWaitMinPs: 800 * US,
+  peerSuspendPs: 2 * SEC,
   ackTimeoutMinExponent: 16,
   ackTimeoutFactor: 2,
 };

@@ -3,6 +3,8 @@
  * pairs. Numbers are given in order of creation, so both ends of a connection can foretell them.
  */
 import {
+  ANNOUNCE_PD_RESUME,
+  ANNOUNCE_PD_SUSPEND,
   CMD_BAD_RESOURCE,
   CMD_BUSY,
   CMD_OK,
@@ -11,18 +13,23 @@ import {
   type TimePs,
   WC_SUCCESS,
 } from '../transport/index.ts';
+import { CompletionEvents, type CompletionUsers } from './cq/completion-events.ts';
+import { CompletionQueue } from './cq/completion-queue.ts';
 import type { MkeyTable } from './memory/region.ts';
 import type { Parts, ProtectionDomain } from './qp/parts.ts';
-import { QueuePair } from './qp/queue-pair.ts';
+import { type QpInit, QueuePair } from './qp/queue-pair.ts';
+import { SharedReceiveQueue } from './qp/shared-receive-queue.ts';
 
 /** QPN of the first queue pair; 0 and 1 are the management queue pairs, rxe starts at 0x11 too. */
 export const FIRST_QPN = 0x11;
 
-export class Resources {
+export class Resources implements CompletionUsers {
   readonly queuePairs: QueuePair[] = [];
   private readonly pds: (ProtectionDomain | undefined)[] = [undefined];
-  private readonly cqs: boolean[] = [false];
-  private parts: Parts | undefined;
+  private readonly cqs: (CompletionQueue | undefined)[] = [undefined];
+  private readonly srqs: (SharedReceiveQueue | undefined)[] = [undefined];
+  private parts!: Parts;
+  private completionEvents!: CompletionEvents;
 
   constructor(
     readonly mkeys: MkeyTable,
@@ -32,6 +39,7 @@ export class Resources {
   /** Completes construction: queue pairs need the parts, and one of the parts needs this. */
   connect(parts: Parts): void {
     this.parts = parts;
+    this.completionEvents = new CompletionEvents(parts.node, parts.bus, this);
   }
 
   allocatePd(): number {
@@ -47,52 +55,63 @@ export class Resources {
   deallocatePd(pd: number): number {
     if (!this.hasPd(pd)) return CMD_BAD_RESOURCE;
     const isUsed =
-      this.mkeys.all.some((region) => region.alive && region.pd === pd) ||
+      this.mkeys.isUsed(pd) ||
+      this.srqs.some((srq) => srq?.pd === pd) ||
       this.queuePairs.some((qp) => qp.pd.number === pd && !qp.isDestroyed);
     if (isUsed) return CMD_BUSY;
     this.pds[pd] = undefined;
     return CMD_OK;
   }
 
-  createCq(): number {
-    this.cqs.push(true);
-    return this.cqs.length - 1;
+  createCq(entries: number): number {
+    const cqn = this.cqs.length;
+    this.cqs.push(new CompletionQueue(cqn, entries, this.parts.bus, this.completionEvents));
+    return cqn;
   }
 
-  hasCq(cqn: number): boolean {
-    return this.cqs[cqn] === true;
+  findCq(cqn: number): CompletionQueue | undefined {
+    return this.cqs[cqn];
   }
 
+  failUsers(cq: CompletionQueue, now: TimePs): void {
+    for (const qp of this.usersOf(cq)) qp.overrun(now);
+  }
+
+  /** Refused (CMD_BUSY) while a queue pair completes into it. */
   destroyCq(cqn: number): number {
-    if (!this.hasCq(cqn)) return CMD_BAD_RESOURCE;
-    this.cqs[cqn] = false;
+    const cq = this.cqs[cqn];
+    if (cq === undefined) return CMD_BAD_RESOURCE;
+    if (this.usersOf(cq).length > 0) return CMD_BUSY;
+    this.cqs[cqn] = undefined;
     return CMD_OK;
   }
 
-  createQueuePair(
-    pd: number,
-    sendEntries: number,
-    receiveEntries: number,
-    sendCqn: number,
-    receiveCqn: number,
-  ): QueuePair | undefined {
+  createSrq(pd: number, entries: number, limit: number): number {
+    const srqn = this.srqs.length;
+    this.srqs.push(new SharedReceiveQueue(srqn, pd, entries, limit, this.parts));
+    return srqn;
+  }
+
+  findSrq(srqn: number): SharedReceiveQueue | undefined {
+    return this.srqs[srqn];
+  }
+
+  /** Refused (CMD_BUSY) while a queue pair takes its receives from it. */
+  destroySrq(srqn: number): number {
+    const srq = this.srqs[srqn];
+    if (srq === undefined) return CMD_BAD_RESOURCE;
+    if (this.queuePairs.some((qp) => !qp.isDestroyed && qp.srq === srq)) return CMD_BUSY;
+    this.srqs[srqn] = undefined;
+    return CMD_OK;
+  }
+
+  createQueuePair(pd: number, init: QpInit): QueuePair | undefined {
     const domain = this.pds[pd];
-    const parts = this.parts;
-    if (domain === undefined || parts === undefined) return undefined;
+    if (domain === undefined) return undefined;
     const index = this.queuePairs.length;
-    const qp = new QueuePair(
-      index,
-      FIRST_QPN + index,
-      domain,
-      sendEntries,
-      receiveEntries,
-      sendCqn,
-      receiveCqn,
-      this.lid,
-      parts,
-    );
+    const qp = new QueuePair(index, FIRST_QPN + index, domain, init, this.lid, this.parts);
     this.queuePairs.push(qp);
-    parts.timers.addQueuePair();
+    this.parts.timers.addQueuePair();
     return qp;
   }
 
@@ -120,9 +139,12 @@ export class Resources {
     if (domain === undefined) return CMD_BAD_RESOURCE;
     domain.suspended = true;
     for (const region of this.mkeys.all) {
-      if (region.alive && region.pd === pd) this.parts?.translator.forget(region);
+      if (region.alive && region.pd === pd) this.parts.translator.forget(region);
     }
-    for (const qp of this.queuePairsOf(pd)) qp.requester.beginStall(now);
+    for (const qp of this.queuePairsOf(pd)) {
+      qp.requester.beginStall(now);
+      if (this.parts.announcesSuspend) qp.announce(ANNOUNCE_PD_SUSPEND, now);
+    }
     return CMD_OK;
   }
 
@@ -132,12 +154,19 @@ export class Resources {
     if (domain === undefined) return CMD_BAD_RESOURCE;
     domain.suspended = false;
     for (const qp of this.queuePairsOf(pd)) {
+      if (this.parts.announcesSuspend) qp.announce(ANNOUNCE_PD_RESUME, now);
       qp.completer.onPdResume(now);
-      qp.requester.fetch(now);
-      qp.readResponder.fetch(now);
+      qp.requester.readAhead.fetch(now);
+      qp.responder.answers?.fetch(now);
       qp.activate(now);
     }
     return CMD_OK;
+  }
+
+  private usersOf(cq: CompletionQueue): QueuePair[] {
+    return this.queuePairs.filter(
+      ({ isDestroyed, init }) => !isDestroyed && (init.sendCq === cq || init.receiveCq === cq),
+    );
   }
 
   private queuePairsOf(pd: number): QueuePair[] {

@@ -1,5 +1,6 @@
 /**
- * Timers of queue pairs: local ACK time-out, and the wait after an RNR NAK or a discarded response.
+ * Timers of queue pairs: local ACK time-out, the wait after an RNR NAK or a discarded response, and
+ * how long a suspended peer is believed.
  *
  * All of them stand behind one engine of the adapter's node. Moving a deadline later, which every
  * ACK does, only stores a number: when the old deadline comes, the timer looks and goes on waiting.
@@ -9,7 +10,8 @@ import { type Engine, EventQueue, NEVER, type Node, type TimePs } from '../trans
 
 export const TIMER_ACK = 0;
 export const TIMER_WAIT = 1;
-const KINDS = 2;
+export const TIMER_PEER = 2;
+const KINDS = 3;
 
 /** Who is told: `qp` is the index given to `addQueuePair`'s caller. */
 export interface TimerListener {

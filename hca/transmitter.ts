@@ -14,6 +14,9 @@ import {
   FRAME_WORDS,
   type FramePool,
   type Link,
+  type LinkLayer,
+  linkCountedBytes,
+  linkOverheadBytes,
   NEVER,
   type Node,
   OP_FIRST,
@@ -34,14 +37,24 @@ import {
   W_LIDS,
   W_OPCODE,
   W_PSN,
+  WIRE_DAMAGED,
+  WIRE_DELAYED,
+  WIRE_DUPLICATED,
+  WIRE_LOST,
+  type WireTap,
 } from '../transport/index.ts';
 import { C } from './counters.ts';
 import type { QueuePair } from './qp/queue-pair.ts';
 
 const NO_FRAME = -1;
+/** The three high bits of an AETH are 0 in an ACK. */
+const AETH_KIND_SHIFT = 29;
 
 export class Transmitter implements Engine {
   private readonly slot: number;
+  /** Bytes of a packet that depend on the link layer, on the link and for port counters. */
+  private readonly overheadBytes: number;
+  private readonly countedBytes: number;
   // Answers that wait for the link: a ring of frames and of when each is ready.
   private answers = new Int32Array(256);
   private answerReady = new Float64Array(256);
@@ -70,17 +83,22 @@ export class Transmitter implements Engine {
     private readonly pipelinePs: TimePs,
     private readonly trains: boolean,
     private readonly counters: Float64Array,
+    linkLayer: LinkLayer,
+    private readonly tap: WireTap | undefined,
   ) {
+    this.overheadBytes = linkOverheadBytes[linkLayer];
+    this.countedBytes = linkCountedBytes[linkLayer];
     this.slot = node.addEngine(this);
   }
 
-  /** Queues an ACK or NAK that is ready at `readyPs`. */
+  /** Queues a packet that goes before all requests, and is ready at `readyPs`. */
   answer(frame: number, readyPs: TimePs): void {
-    const isNext = this.answerCount === 0 && this.round.length === 0;
+    const isAck = this.pool.words[frame * FRAME_WORDS + W_OPCODE] === RC_ACKNOWLEDGE;
+    const isAlone = this.answerCount === 0 && this.round.length === 0;
+    const isNext = isAck && isAlone && this.faults.isQuiet;
     if (isNext && this.trains && readyPs < this.quietUntilPs && this.link.freePs <= readyPs) {
       // The event that would send it is the next one of this adapter: it may as well happen now.
-      if (this.faults.isQuiet) this.sendInTrain(frame, readyPs);
-      else this.send(frame, readyPs, undefined);
+      this.sendInTrain(frame, readyPs);
       return;
     }
     if (this.answerCount === this.answers.length) this.grow();
@@ -88,6 +106,27 @@ export class Transmitter implements Engine {
     this.answers[place] = frame;
     this.answerReady[place] = readyPs;
     this.wake(readyPs);
+  }
+
+  /**
+   * Lets the newest ACK of the same connection that waits for the link stand for `frame`, a later one,
+   * which is taken over. False where none waits, or a NAK does.
+   */
+  replaceAck(frame: number): boolean {
+    const words = this.pool.words;
+    const base = frame * FRAME_WORDS;
+    for (let i = this.answerCount - 1; i >= 0; i--) {
+      const place = (this.answerHead + i) & (this.answers.length - 1);
+      const waiting = this.answers[place] * FRAME_WORDS;
+      if (words[waiting + W_DEST_QPN] !== words[base + W_DEST_QPN]) continue;
+      if (words[waiting + W_LIDS] !== words[base + W_LIDS]) continue;
+      if (words[waiting + W_AETH] >>> AETH_KIND_SHIFT !== 0) return false;
+      words[waiting + W_PSN] = words[base + W_PSN];
+      words[waiting + W_AETH] = words[base + W_AETH];
+      this.pool.release(frame);
+      return true;
+    }
+    return false;
   }
 
   /** Sends the answers that wait for more of their kind; the device calls it after each arrival. */
@@ -129,9 +168,9 @@ export class Transmitter implements Engine {
       if (this.turn >= this.round.length) this.turn = 0;
       const qp = this.round[this.turn];
       if (qp.readyPs > now) this.turn++;
-      else if (qp.readResponder.canSend()) {
+      else if (qp.responder.answers?.canSend()) {
         this.turn++;
-        this.send(qp.readResponder.emit(now), now, undefined);
+        this.send(qp.responder.answers.emit(now), now, undefined);
         return;
       } else if (qp.requester.canSend(now)) {
         this.turn++;
@@ -151,7 +190,7 @@ export class Transmitter implements Engine {
     const base = frame * FRAME_WORDS;
     const opcode = words[base + W_OPCODE];
     const payload = words[base + PAYLOAD_BYTES];
-    const bytes = packetWireBytes(opcode, payload);
+    const bytes = packetWireBytes(opcode, payload, this.overheadBytes);
     const arrivalPs = this.link.transmit(now, bytes) + this.pipelinePs;
     let count = 1;
     if (qp !== undefined && this.trains && payload > 0 && this.faults.isQuiet) {
@@ -161,7 +200,7 @@ export class Transmitter implements Engine {
       }
     }
     this.counters[C.port_xmit_packets] += count;
-    this.counters[C.port_xmit_data] += packetDataWords(opcode, payload) * count;
+    this.counters[C.port_xmit_data] += packetDataWords(opcode, payload, this.countedBytes) * count;
     const lastPs = arrivalPs + (count - 1) * words[base + TRAIN_SPACING];
     const digest = this.node.digest;
     if (digest.enabled) {
@@ -170,12 +209,22 @@ export class Transmitter implements Engine {
         this.pool.record(digest, RECORD_FRAME_SENT, at, this.port.index, frame, W_PSN, i);
       }
     }
-    if (this.faults.drops()) {
-      this.counters[C.wire_drops]++;
-      this.pool.release(frame);
-      return;
+    if (this.tap !== undefined) {
+      for (let i = 0; i < count; i++) {
+        this.tap.sent(frame, i, arrivalPs + i * words[base + TRAIN_SPACING] - this.link.latencyPs);
+      }
     }
-    this.port.sendTrain(now, arrivalPs, lastPs, frame);
+    if (this.faults.isQuiet) this.port.sendTrain(now, arrivalPs, lastPs, frame);
+    else this.count(this.faults.send(frame, arrivalPs));
+  }
+
+  /** Counts what the link did to a packet. */
+  private count(fate: number): void {
+    if (fate === 0) return;
+    if ((fate & WIRE_LOST) !== 0) this.counters[C.wire_drops]++;
+    if ((fate & WIRE_DUPLICATED) !== 0) this.counters[C.wire_duplicates]++;
+    if ((fate & WIRE_DELAYED) !== 0) this.counters[C.wire_delays]++;
+    if ((fate & WIRE_DAMAGED) !== 0) this.counters[C.wire_corruptions]++;
   }
 
   /**
@@ -226,13 +275,14 @@ export class Transmitter implements Engine {
   private sendInTrain(frame: number, readyPs: TimePs): void {
     const { pool, node } = this;
     const words = pool.words;
-    const bytes = packetWireBytes(RC_ACKNOWLEDGE, 0);
+    const bytes = packetWireBytes(RC_ACKNOWLEDGE, 0, this.overheadBytes);
     const arrivalPs = this.link.transmit(readyPs, bytes) + this.pipelinePs;
     this.counters[C.port_xmit_packets]++;
-    this.counters[C.port_xmit_data] += packetDataWords(RC_ACKNOWLEDGE, 0);
+    this.counters[C.port_xmit_data] += packetDataWords(RC_ACKNOWLEDGE, 0, this.countedBytes);
     if (node.digest.enabled) {
       pool.record(node.digest, RECORD_FRAME_SENT, arrivalPs, this.port.index, frame);
     }
+    this.tap?.sent(frame, 0, arrivalPs - this.link.latencyPs);
     if (this.trainFrame >= 0 && this.joins(frame, arrivalPs - this.trainLastPs)) {
       const base = this.trainFrame * FRAME_WORDS;
       words[base + TRAIN_COUNT] = Math.max(1, words[base + TRAIN_COUNT]) + 1;

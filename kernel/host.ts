@@ -1,10 +1,32 @@
 /**
  * A host: one node with CPUs, memory, a process, and a driver for the adapter at its only port.
+ *
+ * Programs are simulated threads: generators that `spawn` runs and that call `mm` (system calls and
+ * memory accesses of the process) and `verbs` (libibverbs) with `yield*`:
+ *
+ *     host.spawn('program', (function* (): Sim<void> {
+ *       yield* host.mm.mmap(0x7f0000000000, 65536, PROT_READ | PROT_WRITE);   // always MAP_FIXED
+ *       yield* host.mm.write(0x7f0000000000, bytes);                          // or fill: a pattern
+ *       const pd = yield* host.verbs.allocPd();
+ *       const cq = yield* host.verbs.createCq(64);
+ *       const mr = yield* host.verbs.regMr(pd, 0x7f0000000000, 65536, ACCESS_LOCAL_WRITE);
+ *       const qp = yield* host.verbs.createQp(pd, { sendCq: cq, recvCq: cq, maxSendWr: 8, maxRecvWr: 8 });
+ *       yield* host.verbs.modifyQp(qp, { state: QPS_INIT, pkeyIndex: 0, port: 1, access: 0 });
+ *       yield* host.verbs.postSend(qp, { opcode: WR_SEND, wrId: 1, flags: SEND_SIGNALED, sges });
+ *       const completion = yield* cq.next();                                  // or cq.poll()
+ *       const bytes = host.mm.read(0x7f0000000000, 16);                       // takes no time
+ *     })());
+ *
+ * ACCESS_ON_DEMAND in regMr makes a region on demand. Addresses go up to 2^47. Whoever stands outside
+ * the simulated world (a control socket, a test) uses `start`: it begins at a given time and hands
+ * back what the computation returns, or the error that it throws.
  */
 import {
   assert,
+  BUS_DMA_ATOMIC,
   BUS_DMA_READ,
   BUS_DMA_WRITE,
+  Failure,
   FRAME_WORDS,
   type FrameHandler,
   type FramePool,
@@ -20,17 +42,22 @@ import { BusEvents } from './driver/events.ts';
 import { FaultService } from './driver/fault-service.ts';
 import { HostMemory } from './driver/host-memory.ts';
 import { MessageLog } from './driver/message-log.ts';
+import type { QueuePair } from './driver/queue-pair.ts';
 import { Regions } from './driver/regions.ts';
 import { Verbs } from './driver/verbs.ts';
+import { VerbsError } from './errno.ts';
 import { AddressSpace } from './mm/address-space.ts';
 import { PAGE_BYTES } from './mm/frames.ts';
 import { checkMemory } from './mm/leak-check.ts';
 import { createMmParts } from './mm/parts.ts';
 import type { HostReport } from './report.ts';
 import { VirtualScheduler } from './rx/virtual-scheduler.ts';
-import type { Sim } from './sched/completion.ts';
+import { Completion, type Sim } from './sched/completion.ts';
 import { Scheduler, type Thread } from './sched/scheduler.ts';
 import { Timers } from './sched/timers.ts';
+
+/** What became of a computation that somebody outside the simulated world has started. */
+export type Result<T> = { readonly value: T } | { readonly error: VerbsError | Failure };
 
 export class Host implements FrameHandler {
   readonly node: Node;
@@ -61,17 +88,31 @@ export class Host implements FrameHandler {
     const bus = new AdapterBus(this.node, pool, this.port, this.timers, config.busRateGbps);
     const virtualTime = new VirtualScheduler(this.timers);
     this.events = new BusEvents(pool, virtualTime, config.interruptPs);
-    this.log = new MessageLog(this.node, this.mm, config.verify);
+    const queuePairs = new Map<number, QueuePair>();
+    this.log = new MessageLog(this.node, this.mm, queuePairs, config.verify);
     this.memory = new HostMemory(bus, parts.frames, this.log, costs.dmaReadPs);
     const commands = new Commands(bus, this.events, costs.commandPs);
     const regions = new Regions(bus, commands, this.mm, config.memlockBytes);
     this.faults = new FaultService(bus, this.events, regions, this.mm, config.faultWorkers);
-    this.verbs = new Verbs(bus, commands, this.events, regions, this.log, costs);
+    const { mm, events, log } = this;
+    this.verbs = new Verbs(bus, commands, events, regions, mm, queuePairs, log, costs);
   }
 
   /** Starts a simulated thread at the current time. */
   spawn(name: string, body: Sim<void>): Thread {
     return this.scheduler.spawn(name, body);
+  }
+
+  /**
+   * Starts `body` as a thread at time `atPs`, for somebody outside the simulated world: what it
+   * returns, or the VerbsError or Failure it throws, is the result. Such an error does not end the run.
+   */
+  start<T>(name: string, atPs: TimePs, body: Sim<T>): Completion<Result<T>> {
+    const result = new Completion<Result<T>>(name);
+    this.timers.after(atPs - this.node.now, () => {
+      this.scheduler.spawn(name, reportTo(result, body));
+    });
+    return result;
   }
 
   /** Sleeps for `spanPs` without using a CPU. */
@@ -89,6 +130,9 @@ export class Host implements FrameHandler {
     switch (pool.words[frame * FRAME_WORDS]) {
       case BUS_DMA_READ:
         this.memory.read(frame);
+        return;
+      case BUS_DMA_ATOMIC:
+        this.memory.atomic(frame);
         return;
       case BUS_DMA_WRITE:
         this.memory.write(frame);
@@ -110,7 +154,7 @@ export class Host implements FrameHandler {
       notifierInvalidations: notifiers.invalidations,
       faultsFailed: this.faults.failed,
       faultsRaced: this.faults.raced,
-      asyncEvents: verbs.asyncEvents.map(({ event, qpn }) => ({ event, qpn })),
+      asyncEvents: verbs.asyncEvents.map(({ event, number }) => ({ event, number })),
       regions: verbs.memoryRegions.map((region) => ({
         mrn: region.mrn,
         pd: region.pd,
@@ -124,7 +168,13 @@ export class Host implements FrameHandler {
         counters: { ...region.counters, pages_mapped: region.pagesMapped },
         faultLatenciesPs: region.faultLatenciesPs,
       })),
+      queuePairs: verbs.allQueuePairs.map(({ qpn, type, counters }) => ({
+        qpn,
+        type,
+        counters: { ...counters },
+      })),
       messages: this.log.entries,
+      atomics: this.log.atomics,
       pinnedBytesPeak: mm.pinnedPeakBytes,
       residentBytesPeak: mm.residentPeakBytes,
       residentBytes: mm.residentBytes,
@@ -146,5 +196,14 @@ export class Host implements FrameHandler {
     const { frames, swap } = this.mm.parts;
     for (let frame = 0; frame < frames.count; frame++) frames.content.setZero(frame);
     for (let slot = 0; slot < swap.slotCount; slot++) swap.content.setZero(slot);
+  }
+}
+
+function* reportTo<T>(result: Completion<Result<T>>, body: Sim<T>): Sim<void> {
+  try {
+    result.resolve({ value: yield* body });
+  } catch (error) {
+    if (!(error instanceof VerbsError) && !(error instanceof Failure)) throw error;
+    result.resolve({ error });
   }
 }

@@ -3,15 +3,26 @@
  */
 export type { HostConfig } from './config.ts';
 export { defaultHostCosts, type HostCosts } from './costs.ts';
+export type { QueuePairAttributes } from './driver/attributes.ts';
+export type { CompletionChannel } from './driver/completion-channel.ts';
 export type { CompletionQueue } from './driver/completion-queue.ts';
 export type { AsyncEvent } from './driver/events.ts';
 export type { MemoryRegion } from './driver/memory-region.ts';
-export type { MessageEntry } from './driver/message-log.ts';
-export type { QueuePair, QueuePairAttributes } from './driver/queue-pair.ts';
+export type { MemoryWindow } from './driver/memory-window.ts';
+export type { AtomicEntry, MessageEntry } from './driver/message-log.ts';
+export type { QueuePair, QueuePairPlan } from './driver/queue-pair.ts';
+export type { SharedReceiveQueue } from './driver/shared-receive-queue.ts';
 export type { Verbs } from './driver/verbs.ts';
-export type { ReceiveRequest, SendRequest, WorkCompletion } from './driver/work.ts';
+export {
+  type AddressHandle,
+  nextRkey,
+  type ReceiveRequest,
+  type ScatterEntry,
+  type SendRequest,
+  type WorkCompletion,
+} from './driver/work.ts';
 export { type Errno, VerbsError } from './errno.ts';
-export { Host } from './host.ts';
+export { Host, type Result } from './host.ts';
 export { type AddressSpace, MAP_POPULATE } from './mm/address-space.ts';
 export { PAGE_BYTES } from './mm/frames.ts';
 export { PROT_EXEC, PROT_READ, PROT_WRITE, type Vma } from './mm/vma.ts';

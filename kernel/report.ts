@@ -2,7 +2,8 @@
  * What a host has to say about a run: plain data that survives JSON.
  */
 import type { DmaCounters } from './driver/host-memory.ts';
-import type { MessageEntry } from './driver/message-log.ts';
+import type { AtomicEntry, MessageEntry } from './driver/message-log.ts';
+import type { QueuePairCounters } from './driver/queue-pair.ts';
 import type { MmCounters } from './mm/parts.ts';
 import type { RegionCounters } from './umem/counters.ts';
 
@@ -23,6 +24,14 @@ export interface RegionReport {
   readonly faultLatenciesPs: readonly number[];
 }
 
+/** One queue pair, destroyed or not. */
+export interface QueuePairReport {
+  readonly qpn: number;
+  /** IBV_QPT_*. */
+  readonly type: number;
+  readonly counters: QueuePairCounters;
+}
+
 export interface HostReport {
   readonly name: string;
   /** Memory manager, named as in /proc/vmstat. */
@@ -31,9 +40,12 @@ export interface HostReport {
   readonly notifierInvalidations: number;
   readonly faultsFailed: number;
   readonly faultsRaced: number;
-  readonly asyncEvents: readonly { readonly event: number; readonly qpn: number }[];
+  /** IBV_EVENT_*, and the number of the queue pair, completion queue or shared receive queue. */
+  readonly asyncEvents: readonly { readonly event: number; readonly number: number }[];
   readonly regions: readonly RegionReport[];
+  readonly queuePairs: readonly QueuePairReport[];
   readonly messages: readonly MessageEntry[];
+  readonly atomics: readonly AtomicEntry[];
   readonly pinnedBytesPeak: number;
   readonly residentBytesPeak: number;
   readonly residentBytes: number;

@@ -20,6 +20,8 @@ type HostInput = ScenarioInput['hosts'][number];
 type LinkInput = ScenarioInput['links'][number];
 type QueuePairInput = NonNullable<ScenarioInput['queuePairs']>[number];
 type RegionInput = NonNullable<ScenarioInput['regions']>[number];
+type SrqInput = NonNullable<ScenarioInput['sharedReceiveQueues']>[number];
+type WindowInput = NonNullable<ScenarioInput['windows']>[number];
 type OperationInput = NonNullable<ScenarioInput['operations']>[number];
 type EventInput = NonNullable<ScenarioInput['events']>[number];
 
@@ -27,19 +29,33 @@ type EventInput = NonNullable<ScenarioInput['events']>[number];
 export type Part =
   | { readonly part: 'host'; readonly host: HostInput }
   | { readonly part: 'link'; readonly link: LinkInput; readonly ends: readonly [Host, Host] }
-  | { readonly part: 'queuePair'; readonly queuePair: QueuePairInput }
+  | {
+      readonly part: 'queuePair';
+      readonly queuePair: QueuePairInput;
+      readonly srqs: readonly SharedReceiveQueue[];
+    }
   | { readonly part: 'region'; readonly region: RegionInput; readonly on: Host }
+  | { readonly part: 'srq'; readonly srq: SrqInput; readonly region: Region }
+  | {
+      readonly part: 'window';
+      readonly window: WindowInput;
+      readonly region: Region;
+      readonly queuePair: QueuePair;
+    }
   | {
       readonly part: 'operation';
       readonly operation: Omit<OperationInput, 'queuePair'>;
       readonly queuePair: QueuePair | undefined;
       readonly regions: readonly [Region, Region];
+      readonly windows: readonly Window[];
     }
-  | { readonly part: 'event'; readonly event: EventInput; readonly region?: Region };
+  | { readonly part: 'event'; readonly event: EventInput; readonly on?: Region | Window };
 
 export type Host = Extract<Part, { part: 'host' }>;
 export type Region = Extract<Part, { part: 'region' }>;
 export type QueuePair = Extract<Part, { part: 'queuePair' }>;
+export type SharedReceiveQueue = Extract<Part, { part: 'srq' }>;
+export type Window = Extract<Part, { part: 'window' }>;
 type Link = Extract<Part, { part: 'link' }>;
 type Operation = Extract<Part, { part: 'operation' }>;
 type Event = Extract<Part, { part: 'event' }>;
@@ -47,8 +63,14 @@ type Event = Extract<Part, { part: 'event' }>;
 /** A place inside a region: what operations read from and write to. */
 export interface Place {
   readonly region: Region;
+  /** The window that gives peers the right to it; the region's own key when left out. */
+  readonly window?: Window;
+  /** From the start of the region. */
   readonly offset: Size;
 }
+
+/** What operations may name: a region or a window, from its start on, or a place inside. */
+type Where = Region | Window | Place;
 
 /** A machine: memory, CPUs and one adapter. */
 export function host(name: string, options: Omit<HostInput, 'name'> = {}): Host {
@@ -64,17 +86,49 @@ export function link(a: Host, b: Host, options: Omit<LinkInput, 'between'> = {})
   };
 }
 
-/** A reliable connection. Operations that name none get one of their own. */
+/**
+ * A pair of connected queue pairs: a reliable connection, or what `type` says. Operations that name
+ * none get a reliable connection of their own. An end takes its receives from the shared receive
+ * queue of its host among `srqs`.
+ */
 export function queuePair(
   name: string,
   a: Host,
   b: Host,
-  options: Omit<QueuePairInput, 'name' | 'between'> = {},
+  options: Omit<QueuePairInput, 'name' | 'between' | 'srqs'> & {
+    readonly srqs?: readonly SharedReceiveQueue[];
+  } = {},
 ): QueuePair {
+  const { srqs = [], ...rest } = options;
+  const names = srqs.map(({ srq }) => srq.name);
   return {
     part: 'queuePair',
-    queuePair: { ...options, name, between: [a.host.name, b.host.name] },
+    queuePair: { ...rest, name, between: [a.host.name, b.host.name], srqs: names },
+    srqs,
   };
+}
+
+/** A shared receive queue, whose receives of `slot` bytes stand side by side in a region. */
+export function sharedReceiveQueue(
+  name: string,
+  region: Region,
+  options: Omit<SrqInput, 'name' | 'region'>,
+): SharedReceiveQueue {
+  return { part: 'srq', srq: { ...options, name, region: region.region.name }, region };
+}
+
+/**
+ * A memory window of type 2 that the region's host binds for the peer at the other end of `on`. The
+ * region has to allow 'mw-bind'.
+ */
+export function memoryWindow(
+  name: string,
+  region: Region,
+  on: QueuePair,
+  options: Omit<WindowInput, 'name' | 'region' | 'queuePair'> = {},
+): Window {
+  const window = { ...options, name, region: region.region.name, queuePair: on.queuePair.name };
+  return { part: 'window', window, region, queuePair: on };
 }
 
 /** A memory region of a host's program, mapped at the start and registered as --mode says. */
@@ -87,40 +141,88 @@ export function region(
   return { part: 'region', region: { ...options, name, host: on.host.name, size }, on };
 }
 
-/** The bytes of `region` from `offset` on, as source or target of an operation. */
-export function within(region: Region, offset: Size): Place {
-  return { region, offset };
+/** The bytes of a region, or those a window allows, from `offset` of the region on. */
+export function within(where: Region | Window, offset: Size): Place {
+  if (where.part === 'region') return { region: where, offset };
+  return { region: where.region, window: where, offset };
 }
 
-type OperationOptions = Omit<
-  OperationInput,
-  'kind' | 'from' | 'queuePair' | 'source' | 'target'
-> & {
-  /** The connection it uses; one of its own when left out. */
+type Common =
+  | 'kind'
+  | 'from'
+  | 'queuePair'
+  | 'source'
+  | 'target'
+  | 'size'
+  | 'add'
+  | 'compare'
+  | 'swap'
+  | 'invalidates';
+
+/** What all operations have. */
+type AnyOptions = Omit<OperationInput, Common> & {
+  /** The queue pair it uses: that of its window, or one of its own, when left out. */
   readonly on?: QueuePair;
 };
+/** What operations have whose data are more than a word. */
+type OperationOptions = AnyOptions & { readonly size: Size };
 
 /** RDMA WRITE from a region of the initiator to one of the other host. */
-export function write(source: Region | Place, target: Region | Place, options: OperationOptions) {
+export function write(source: Where, target: Where, options: OperationOptions) {
   return operation('write', source, target, options);
 }
 
 /** RDMA WRITE WITH IMMEDIATE: a write that also completes a receive of the target. */
-export function writeImm(
-  source: Region | Place,
-  target: Region | Place,
-  options: OperationOptions,
-) {
+export function writeImm(source: Where, target: Where, options: OperationOptions) {
   return operation('writeImm', source, target, options);
 }
 
 /** SEND into receives that the target posts on its region. */
-export function send(source: Region | Place, target: Region | Place, options: OperationOptions) {
+export function send(source: Where, target: Where, options: OperationOptions) {
   return operation('send', source, target, options);
 }
 
+/** SEND with immediate data: the number of the operation. */
+export function sendImm(source: Where, target: Where, options: OperationOptions) {
+  return operation('sendImm', source, target, options);
+}
+
+/** SEND that invalidates a window of the peer, who binds it again and tells the new key. */
+export function sendInv(
+  source: Where,
+  target: Where,
+  { invalidates, ...options }: OperationOptions & { readonly invalidates: Window },
+) {
+  const { name } = invalidates.window;
+  const on = options.on ?? invalidates.queuePair;
+  return operation('sendInv', source, target, { ...options, on, invalidates: name }, [invalidates]);
+}
+
+/** FETCH AND ADD on a word of the other host; what stood there goes into `result`. */
+export function fetchAdd(
+  result: Where,
+  word: Where,
+  options: AnyOptions & Pick<OperationInput, 'add'> = {},
+) {
+  return operation('fetchAdd', result, word, options);
+}
+
+/** COMPARE AND SWAP on a word of the other host; what stood there goes into `result`. */
+export function compareSwap(
+  result: Where,
+  word: Where,
+  options: AnyOptions & Pick<OperationInput, 'compare' | 'swap'>,
+) {
+  return operation('compareSwap', result, word, options);
+}
+
+/** ATOMIC WRITE of a word. */
+export function atomicWrite(source: Where, word: Where, options: AnyOptions = {}) {
+  return operation('atomicWrite', source, word, options);
+}
+
 /** RDMA READ of a region of the other host into one of the initiator. */
-export function read(source: Region | Place, target: Region | Place, options: OperationOptions) {
+export function read(source: Where, target: Where, options: OperationOptions) {
   return operation('read', source, target, options);
 }
 
@@ -148,10 +250,17 @@ export function dontneed(region: Region, range: RangeWhen): Event {
 /** munmap and mmap at the same address, what an allocator does between two uses of a buffer. */
 export function remap(region: Region, { at }: When): Event {
   const { host, name } = region.region;
-  return { part: 'event', event: { kind: 'remap', host, region: name, at }, region };
+  return { part: 'event', event: { kind: 'remap', host, region: name, at }, on: region };
 }
 
-/** The driver of `on` suspends its protection domain for `duration`; nobody tells the peer. */
+/** The host of a window invalidates it and binds it again, with another key. */
+export function rebind(window: Window, { at }: When): Event {
+  const { host } = window.region.region;
+  const { name } = window.window;
+  return { part: 'event', event: { kind: 'rebind', host, window: name, at }, on: window };
+}
+
+/** The driver of `on` suspends its protection domain for `duration`; see `pdSuspend` of its host. */
 export function suspend(on: Host, duration: Time, { at }: When): Event {
   return { part: 'event', event: { kind: 'suspend', host: on.host.name, duration, at } };
 }
@@ -193,34 +302,48 @@ export function repeat<P extends Part>(count: number, part: (index: number) => P
 
 function operation(
   kind: OperationInput['kind'],
-  source: Region | Place,
-  target: Region | Place,
-  { on, ...options }: OperationOptions,
+  source: Where,
+  target: Where,
+  {
+    on,
+    ...options
+  }: Omit<OperationInput, 'kind' | 'from' | 'queuePair' | 'source' | 'target'> & {
+    readonly on?: QueuePair;
+  },
+  mentioned: readonly Window[] = [],
 ): Operation {
   const from = placeOf(source);
   const to = placeOf(target);
   const initiator = kind === 'read' ? to : from;
+  const windows = [from.window, to.window, ...mentioned].filter((window) => window !== undefined);
   return {
     part: 'operation',
     operation: {
       ...options,
       kind,
       from: initiator.region.region.host,
-      source: { region: from.region.region.name, offset: from.offset },
-      target: { region: to.region.region.name, offset: to.offset },
+      source: dataOf(from),
+      target: dataOf(to),
     },
-    queuePair: on,
+    queuePair: on ?? windows[0]?.queuePair,
     regions: [from.region, to.region],
+    windows,
   };
 }
 
-function placeOf(where: Region | Place): Place {
-  return 'part' in where ? { region: where, offset: '0B' } : where;
+function placeOf(where: Where): Place {
+  if (!('part' in where)) return where;
+  return within(where, where.part === 'window' ? (where.window.offset ?? '0B') : '0B');
+}
+
+function dataOf({ region, window, offset }: Place): OperationInput['source'] {
+  const { name } = region.region;
+  return { region: name, offset, ...(window ? { window: window.window.name } : {}) };
 }
 
 function rangeEvent(kind: 'dontneed' | 'prefetch', region: Region, range: RangeWhen): Event {
   const { host, name } = region.region;
-  return { part: 'event', event: { ...range, kind, host, region: name }, region };
+  return { part: 'event', event: { ...range, kind, host, region: name }, on: region };
 }
 
 /** Collects parts and everything they mention, each once, in order of first mention. */
@@ -229,6 +352,8 @@ class World {
   private readonly links: LinkInput[] = [];
   private readonly queuePairs = new Set<QueuePairInput>();
   private readonly regions = new Set<RegionInput>();
+  private readonly srqs = new Set<SrqInput>();
+  private readonly windows = new Set<WindowInput>();
   private readonly operations: OperationInput[] = [];
   private readonly events: EventInput[] = [];
 
@@ -242,17 +367,27 @@ class World {
         this.links.push(part.link);
         break;
       case 'queuePair':
+        for (const srq of part.srqs) this.add(srq);
         this.queuePairs.add(part.queuePair);
         break;
       case 'region':
         this.add(part.on);
         this.regions.add(part.region);
         break;
+      case 'srq':
+        this.add(part.region);
+        this.srqs.add(part.srq);
+        break;
+      case 'window':
+        this.add(part.region);
+        this.add(part.queuePair);
+        this.windows.add(part.window);
+        break;
       case 'operation':
         this.addOperation(part);
         break;
       case 'event':
-        if (part.region) this.add(part.region);
+        if (part.on) this.add(part.on);
         this.events.push(part.event);
     }
   }
@@ -266,19 +401,18 @@ class World {
       links: this.links,
       queuePairs: [...this.queuePairs],
       regions: [...this.regions],
+      sharedReceiveQueues: [...this.srqs],
+      windows: [...this.windows],
       operations: this.operations,
       events: this.events,
     };
   }
 
-  private addOperation({ operation, queuePair, regions }: Operation): void {
-    for (const region of regions) this.add(region);
-    const own: QueuePairInput = {
-      name: `qp${this.operations.length}`,
-      between: [regions[0].on.host.name, regions[1].on.host.name],
-    };
-    const pair = queuePair?.queuePair ?? own;
-    this.queuePairs.add(pair);
-    this.operations.push({ ...operation, queuePair: pair.name });
+  private addOperation({ operation, queuePair: named, regions, windows }: Operation): void {
+    for (const part of [...regions, ...windows]) this.add(part);
+    const [a, b] = regions;
+    const pair = named ?? queuePair(`qp${this.operations.length}`, a.on, b.on);
+    this.add(pair);
+    this.operations.push({ ...operation, queuePair: pair.queuePair.name });
   }
 }

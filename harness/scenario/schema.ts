@@ -9,43 +9,23 @@
  * This data model is extended by adding fields with defaults; none is renamed or removed.
  */
 import { z } from 'zod';
-import {
-  parseRate,
-  parseShare,
-  parseSize,
-  parseTime,
-  quantityHelp,
-  type Rate,
-  type Share,
-  type Size,
-  type Time,
-} from './quantity.ts';
+import { parseIp, parseMac } from '../gateway/addresses.ts';
+import { integer, name, rate, share, size, time } from './fields.ts';
+import { operationSchema } from './operation-schema.ts';
 
 /** How memory is registered: `ib_umem` pinned at registration, or paged on demand. */
 export type Mode = 'pinned' | 'odp';
 export const modes: readonly Mode[] = ['pinned', 'odp'];
 
-function quantity<T extends string>(
-  parse: (value: unknown) => number | undefined,
-  expected: string,
-): z.ZodType<number, T> {
-  return z
-    .custom<T>((value) => parse(value) !== undefined, {
-      error: (issue) => `${show(issue.input)} is not ${expected.split(',')[0]}`,
-      params: { expected },
-    })
-    .transform((value) => parse(value) as number);
-}
-
-const time = (): z.ZodType<number, Time> => quantity<Time>(parseTime, quantityHelp.time);
-const size = (): z.ZodType<number, Size> => quantity<Size>(parseSize, quantityHelp.size);
-const rate = (): z.ZodType<number, Rate> => quantity<Rate>(parseRate, quantityHelp.rate);
-const share = (): z.ZodType<number, Share> => quantity<Share>(parseShare, quantityHelp.share);
-
-const name = z
-  .string()
-  .regex(/^[a-z][a-z0-9-]{0,40}$/, 'a name is lower-case letters, digits and dashes');
-const integer = (low: number, high: number): z.ZodNumber => z.int().min(low).max(high);
+const externalSchema = z.strictObject({
+  /** Its IPv4 or IPv6 address, by which queue pairs reach it. */
+  ip: z.string().refine((text) => parseIp(text) !== undefined, { error: 'not an IP address' }),
+  /** Asked for by ARP or neighbour discovery when left out. */
+  mac: z
+    .string()
+    .refine((text) => parseMac(text) !== undefined, { error: 'not a unicast MAC address' })
+    .optional(),
+});
 
 const hostSchema = z
   .strictObject({
@@ -57,9 +37,20 @@ const hostSchema = z
     cpus: integer(1, 64).default(2),
     /** RLIMIT_MEMLOCK. */
     memlock: z.union([z.literal('unlimited'), size()]).default('unlimited'),
+    /** Whether peers hear of a suspended protection domain, or learn it from silence. */
+    pdSuspend: z.enum(['silent', 'announced']).default('silent'),
+    /** How the program waits for completions: it polls, or sleeps on a completion channel. */
+    completions: z.enum(['poll', 'event']).default('poll'),
+    /** Completion events are held back for so many completions, or so long after the first. */
+    moderation: z
+      .strictObject({ count: integer(0, 65_535), period: time() })
+      .prefault({ count: 0, period: '0us' }),
+    /** A machine that is not simulated: it is on a real Ethernet, which a gateway is connected to. */
+    external: externalSchema.optional(),
   })
-  .transform(({ memory, swap, memlock, ...rest }) => ({
+  .transform(({ memory, swap, memlock, moderation, ...rest }) => ({
     ...rest,
+    moderation: { count: moderation.count, periodPs: moderation.period },
     memoryBytes: memory,
     swapBytes: swap,
     /** null: unlimited. */
@@ -72,14 +63,34 @@ const linkSchema = z
     rate: rate().prefault('100Gbps'),
     /** One way. It is also the lookahead of the parallel run, so it may not be zero. */
     latency: time().prefault('1us'),
-    /** Chance that a packet is lost, each direction. */
+    /** What packets are wrapped in: LRH and VCRC, or Ethernet, IP and UDP (RoCEv2). */
+    linkLayer: z.enum(['InfiniBand', 'Ethernet']).default('InfiniBand'),
+    /** Chance that a packet is lost, each direction; and how many are in a row, on average. */
     loss: share().prefault('0%'),
+    lossBurst: integer(1, 1000).default(1),
+    /** Chance that a packet arrives twice, and how much later the second one does. */
+    duplicate: share().prefault('0%'),
+    duplicateDelay: time().prefault('0us'),
+    /** Chance that a packet is late: behind so many others (0: any number), by so long at most. */
+    reorder: share().prefault('0%'),
+    reorderPackets: integer(0, 1000).default(0),
+    reorderDelay: time().prefault('10us'),
+    /** Chance that bits of a packet are flipped. */
+    corrupt: share().prefault('0%'),
   })
-  .transform(({ between, rate, latency, loss }) => ({
-    between,
-    rateGbps: rate,
-    latencyPs: latency,
-    lossPpm: loss,
+  .transform((link) => ({
+    between: link.between,
+    rateGbps: link.rate,
+    latencyPs: link.latency,
+    linkLayer: link.linkLayer,
+    lossPpm: link.loss,
+    lossBurstPackets: link.lossBurst,
+    duplicatePpm: link.duplicate,
+    duplicateDelayPs: link.duplicateDelay,
+    reorderPpm: link.reorder,
+    reorderPackets: link.reorderPackets,
+    reorderDelayPs: link.reorderDelay,
+    corruptPpm: link.corrupt,
   }));
 
 const queuePairSchema = z.strictObject({
@@ -93,9 +104,63 @@ const queuePairSchema = z.strictObject({
   /** Code of the delay that RNR NAKs ask for (ibv_qp_attr.min_rnr_timer); 12 is 0.64 ms. */
   minRnrTimer: integer(0, 31).default(12),
   maxRdAtomic: integer(1, 16).default(16),
+  maxDestRdAtomic: integer(1, 16).default(16),
+  /** Reliable connection, unreliable connection, datagrams. */
+  type: z.enum(['RC', 'UC', 'UD']).default('RC'),
+  /** Shared receive queues that its ends take receives from; an end without one has its own. */
+  srqs: z.array(z.string()).max(2).default([]),
+  /** Of a queue pair to an external host: what that host calls it, and the first PSN each side sends. */
+  remote: z
+    .strictObject({
+      qpn: integer(0, 0xffffff),
+      psn: integer(0, 0xffffff).default(0),
+      localPsn: integer(0, 0xffffff).default(0),
+    })
+    .optional(),
 });
 
-const access = z.enum(['local-write', 'remote-write', 'remote-read']);
+const srqSchema = z
+  .strictObject({
+    name,
+    /** Its receives stand side by side in this region, which says whose it is. */
+    region: z.string(),
+    /** Bytes of each receive, and how many there are. */
+    slot: size(),
+    entries: integer(1, 16_384).default(64),
+    /** With fewer receives left than this an event comes, and the program posts those that are free. */
+    limit: integer(0, 16_384).default(0),
+  })
+  .transform(({ slot, ...rest }) => ({ ...rest, slotBytes: slot }));
+
+const access = z.enum([
+  'local-write',
+  'remote-write',
+  'remote-read',
+  'remote-atomic',
+  'mw-bind',
+  'flush-global',
+  'flush-persistent',
+]);
+
+const windowSchema = z
+  .strictObject({
+    name,
+    /** Bound to a range of this region, which has to allow 'mw-bind'. */
+    region: z.string(),
+    /** The queue pair that may use it. */
+    queuePair: z.string(),
+    offset: size().prefault('0B'),
+    /** The rest of the region when left out. */
+    length: size().optional(),
+    access: z
+      .array(z.enum(['remote-write', 'remote-read', 'remote-atomic']))
+      .default(['remote-write', 'remote-read', 'remote-atomic']),
+  })
+  .transform(({ offset, length, ...rest }) => ({
+    ...rest,
+    offsetBytes: offset,
+    lengthBytes: length ?? null,
+  }));
 
 const regionSchema = z
   .strictObject({
@@ -106,40 +171,18 @@ const regionSchema = z
     registration: z.enum(['mode', 'pinned', 'odp']).default('mode'),
     /** The program writes the whole region before it registers it. */
     prefault: z.boolean().default(false),
-    access: z.array(access).default(['local-write', 'remote-write', 'remote-read']),
+    access: z
+      .array(access)
+      .default(['local-write', 'remote-write', 'remote-read', 'remote-atomic']),
+    /** Of a region of an external host: where it is there, and the key for it. */
+    remote: z
+      .strictObject({
+        address: integer(0, Number.MAX_SAFE_INTEGER),
+        rkey: integer(0, 0xffffffff),
+      })
+      .optional(),
   })
   .transform(({ size, ...rest }) => ({ ...rest, sizeBytes: size }));
-
-const place = z
-  .strictObject({ region: z.string(), offset: size().prefault('0B') })
-  .transform(({ region, offset }) => ({ region, offsetBytes: offset }));
-
-const operationSchema = z
-  .strictObject({
-    kind: z.enum(['write', 'writeImm', 'send', 'read']),
-    /** The host that posts the work requests. */
-    from: z.string(),
-    queuePair: z.string(),
-    /** Where the bytes come from: a region of `from`, for a read one of the other host. */
-    source: place,
-    target: place,
-    size: size(),
-    count: integer(1, 10_000_000).default(1),
-    /** Work requests outstanding at once. */
-    depth: integer(1, 1024).default(1),
-    /** Distance from one operation's range to the next; both wrap at the end of their region. */
-    stride: size().optional(),
-    /** The program writes new bytes into the source before each operation; perftest does not. */
-    refill: z.boolean().default(true),
-    /** When the first is posted, counted from the start of traffic. */
-    at: time().prefault('0s'),
-  })
-  .transform(({ size, stride, at, ...rest }) => ({
-    ...rest,
-    sizeBytes: size,
-    strideBytes: stride ?? size,
-    atPs: at,
-  }));
 
 const rangeOfRegion = {
   region: z.string(),
@@ -167,6 +210,10 @@ const eventSchema = z.discriminatedUnion('kind', [
   z
     .strictObject({ kind: z.literal('suspend'), at, host: z.string(), duration: time() })
     .transform(({ at, duration, ...rest }) => ({ ...rest, atPs: at, durationPs: duration })),
+  /** The host of a memory window invalidates it and binds it again, with another key. */
+  z
+    .strictObject({ kind: z.literal('rebind'), at, host: z.string(), window: z.string() })
+    .transform(({ at, ...rest }) => ({ ...rest, atPs: at })),
   /** ibv_advise_mr(PREFETCH_WRITE). */
   z
     .strictObject({ kind: z.literal('prefetch'), at, host: z.string(), ...rangeOfRegion })
@@ -201,6 +248,8 @@ export const scenarioSchema = z.strictObject({
   mtu: z.union([256, 512, 1024, 2048, 4096].map((bytes) => z.literal(bytes))).default(4096),
   queuePairs: z.array(queuePairSchema).default([]),
   regions: z.array(regionSchema).default([]),
+  sharedReceiveQueues: z.array(srqSchema).default([]),
+  windows: z.array(windowSchema).default([]),
   operations: z.array(operationSchema).default([]),
   events: z.array(eventSchema).default([]),
   replay: replaySchema.optional(),
@@ -218,9 +267,7 @@ export type HostSpec = Scenario['hosts'][number];
 export type LinkSpec = Scenario['links'][number];
 export type QueuePairSpec = Scenario['queuePairs'][number];
 export type RegionSpec = Scenario['regions'][number];
-export type OperationSpec = Scenario['operations'][number];
+export type SharedReceiveQueueSpec = Scenario['sharedReceiveQueues'][number];
+export type WindowSpec = Scenario['windows'][number];
 export type EventSpec = Scenario['events'][number];
-
-function show(value: unknown): string {
-  return value === undefined ? 'nothing' : (JSON.stringify(value) ?? String(value));
-}
+export type { OperationSpec } from './operation-schema.ts';

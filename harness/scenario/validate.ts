@@ -7,9 +7,11 @@
 import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { profiles } from '../../hca/index.ts';
-import type { Failure } from '../../transport/index.ts';
+import { type Failure, US } from '../../transport/index.ts';
+import { checkExternal } from './check-external.ts';
 import { checkWork } from './check-work.ts';
-import { invalid, namesOf, oneOf, unique, unknown } from './problem.ts';
+import { invalid, oneOf } from './problem.ts';
+import { indexOf, type ScenarioIndex } from './scenario-index.ts';
 import { type Scenario, scenarioSchema } from './schema.ts';
 
 /** The resolved scenario in `data`. Throws Failure E_SCENARIO_INVALID. */
@@ -17,9 +19,12 @@ export function validateScenario(data: unknown): Scenario {
   const parsed = scenarioSchema.safeParse(data);
   if (!parsed.success) throw describeIssue(parsed.error.issues[0] as z.core.$ZodIssue);
   const scenario = parsed.data;
+  const index = indexOf(scenario);
   checkWorld(scenario);
-  checkRegions(scenario);
-  checkWork(scenario);
+  checkRegions(index);
+  checkResources(index);
+  checkExternal(scenario);
+  checkWork(scenario, index);
   return scenario;
 }
 
@@ -52,14 +57,16 @@ function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario):
     throw invalid('hosts', `there are ${hosts.length} hosts`, 'exactly two, for now');
   if (links.length !== 1)
     throw invalid('links', `there are ${links.length} links`, 'exactly one, for now');
-  unique(hosts, 'hosts');
-  unique(queuePairs, 'queuePairs');
   hosts.forEach((host, i) => {
     oneOf(host.profile, Object.keys(profiles), `hosts[${i}].profile`, 'adapter profile');
     if (host.memoryBytes < 2 ** 20)
       throw invalid(`hosts[${i}].memory`, 'too small', 'at least 1MiB');
     if (host.memoryBytes > 2 ** 38)
       throw invalid(`hosts[${i}].memory`, 'too large', 'at most 256GiB');
+    const { periodPs } = host.moderation;
+    if (periodPs % US !== 0 || periodPs > 65_535 * US) {
+      throw invalid(`hosts[${i}].moderation.period`, 'not what an adapter takes', '0us to 65535us');
+    }
   });
   const names = hosts.map(({ name }) => name);
   links.forEach((link, i) => {
@@ -74,6 +81,12 @@ function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario):
     if (link.rateGbps <= 0) throw invalid(`links[${i}].rate`, 'the rate is zero', 'above zero');
     if (link.lossPpm >= 1_000_000)
       throw invalid(`links[${i}].loss`, 'every packet is lost', 'below 100%');
+    if (link.corruptPpm >= 1_000_000)
+      throw invalid(`links[${i}].corrupt`, 'every packet is damaged', 'below 100%');
+    for (const fault of ['duplicate', 'reorder'] as const) {
+      if (link[`${fault}Ppm`] > 1_000_000)
+        throw invalid(`links[${i}].${fault}`, 'more than every packet', 'at most 100%');
+    }
   });
   queuePairs.forEach((pair, i) => {
     checkEnds(pair.between, names, `queuePairs[${i}].between`);
@@ -81,7 +94,9 @@ function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario):
   if (replay && replay.ranks[0] === replay.ranks[1]) {
     throw invalid('replay.ranks', 'both hosts would replay the same rank', 'two different ranks');
   }
-  if (!replay && operations.length === 0) {
+  // A gateway gets its work from control clients, too.
+  const isFed = hosts.some(({ external }) => external !== undefined);
+  if (!replay && operations.length === 0 && !isFed) {
     throw invalid('operations', 'nothing happens', 'at least one operation, or a replay');
   }
   if (replay && operations.length > 0) {
@@ -93,18 +108,69 @@ function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario):
   }
 }
 
-function checkRegions({ hosts, regions }: Scenario): void {
-  unique(regions, 'regions');
-  regions.forEach((region, i) => {
-    const host = hosts.find(({ name }) => name === region.host);
-    if (!host) throw unknown(region.host, namesOf(hosts), `regions[${i}].host`, 'host');
+function checkRegions({ hosts, regions }: ScenarioIndex): void {
+  regions.items.forEach((region, i) => {
+    const host = hosts.get(region.host, `regions[${i}].host`);
     if (region.sizeBytes === 0)
       throw invalid(`regions[${i}].size`, 'the region is empty', 'at least 1B');
-    if (region.sizeBytes > host.memoryBytes + host.swapBytes) {
+    if (!host.external && region.sizeBytes > host.memoryBytes + host.swapBytes) {
       throw invalid(
         `regions[${i}].size`,
         `the region is larger than the memory of host '${host.name}'`,
         `at most ${host.memoryBytes + host.swapBytes}B (memory and swap)`,
+      );
+    }
+  });
+}
+
+/** Shared receive queues, the queue pairs that use them, and memory windows. */
+function checkResources(index: ScenarioIndex): void {
+  const { srqs, regions, queuePairs, windows, srqOfRegion } = index;
+  srqs.items.forEach((srq, i) => {
+    const path = `sharedReceiveQueues[${i}]`;
+    const region = regions.get(srq.region, `${path}.region`);
+    const owner = srqOfRegion.get(srq.region) ?? srq;
+    if (owner !== srq)
+      throw invalid(`${path}.region`, `'${owner.name}' has its receives there`, 'another region');
+    if (srq.slotBytes === 0) throw invalid(`${path}.slot`, 'receives of no bytes', 'at least 1B');
+    if (srq.entries * srq.slotBytes > region.sizeBytes) {
+      throw invalid(
+        `${path}.entries`,
+        `${srq.entries} receives of ${srq.slotBytes} bytes do not fit region '${region.name}'`,
+        `within its ${region.sizeBytes} bytes`,
+      );
+    }
+    if (srq.limit > srq.entries)
+      throw invalid(`${path}.limit`, 'more than it has', `at most ${srq.entries}`);
+  });
+  queuePairs.items.forEach(({ between, srqs: names }, i) => {
+    const taken = new Set<string>();
+    names.forEach((name, k) => {
+      const path = `queuePairs[${i}].srqs[${k}]`;
+      const { host } = regions.get(srqs.get(name, path).region, path);
+      if (!between.includes(host) || taken.has(host))
+        throw invalid(path, `it belongs to host '${host}'`, 'one for each end');
+      taken.add(host);
+    });
+  });
+  windows.items.forEach((window, i) => {
+    const path = `windows[${i}]`;
+    const region = regions.get(window.region, `${path}.region`);
+    const pair = queuePairs.get(window.queuePair, `${path}.queuePair`);
+    if (pair.type === 'UD')
+      throw invalid(`${path}.queuePair`, 'datagrams use no keys', 'an RC or UC queue pair');
+    if (!region.access.includes('mw-bind'))
+      throw invalid(
+        `${path}.region`,
+        `region '${region.name}' does not allow it`,
+        "access 'mw-bind'",
+      );
+    const length = window.lengthBytes ?? region.sizeBytes - window.offsetBytes;
+    if (length <= 0 || window.offsetBytes + length > region.sizeBytes) {
+      throw invalid(
+        `${path}.offset`,
+        `${length} bytes from ${window.offsetBytes} do not fit region '${region.name}'`,
+        `within its ${region.sizeBytes} bytes`,
       );
     }
   });

@@ -43,7 +43,8 @@ export async function writeOutput(
   }
 }
 
-function cannotWrite(path: string, error: unknown): Failure {
+/** What there is to say about a file or folder that cannot be written. */
+export function cannotWrite(path: string, error: unknown): Failure {
   const code = (error as NodeJS.ErrnoException).code ?? String(error);
   return new Failure(
     'E_OUTPUT',

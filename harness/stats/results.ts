@@ -5,6 +5,7 @@
 import type { Outcome } from '../report.ts';
 import type { Mode, Scenario } from '../scenario/schema.ts';
 import { scenarioHash } from '../scenario/validate.ts';
+import { nodeNames } from '../world.ts';
 import { countersCsv } from './counters.ts';
 import { writeOutput } from './output.ts';
 import { queuePairsCsv } from './queue-pairs.ts';
@@ -27,7 +28,7 @@ export function summaryOf(
   runs: ModeOutcomes,
 ): Summary {
   const modes: Partial<Record<Mode, ModeSummary>> = {};
-  for (const [mode, outcome] of runs) modes[mode] = summarize(outcome, scenario.hosts.length * 2);
+  for (const [mode, outcome] of runs) modes[mode] = summarize(outcome, nodeNames(scenario).length);
   return {
     scenario: scenario.name,
     scenario_hash: scenarioHash(scenario),

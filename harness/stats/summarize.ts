@@ -17,7 +17,9 @@ export function summarize(outcome: Outcome, nodeCount: number): ModeSummary {
   const [a, b] = hosts;
   // Adapters go on until their last idle time-out; the program's time is that of the hosts.
   const atRest = reports.filter(({ host }) => host);
-  const { checked, dataBytes, unverified } = verifyMessages([a?.messages ?? [], b?.messages ?? []]);
+  const nothing = { messages: [], atomics: [] };
+  const { checked, dataBytes, lost, ...verified } = verifyMessages(a ?? nothing, b ?? nothing);
+  const unverified = verified.unverified + sum(workloads, ({ words }) => words.wrong);
   return {
     digest: combineDigests(new Map(reports.map(({ node, digest }) => [node, digest]))),
     complete,
@@ -39,6 +41,7 @@ export function summarize(outcome: Outcome, nodeCount: number): ModeSummary {
     data_verified: complete && unverified === 0 && bytes > 0 && dataBytes === bytes,
     messages_checked: checked,
     messages_unverified: unverified,
+    messages_lost: lost,
     wall: { seconds: outcome.wallSeconds, windows: outcome.windows },
   };
 }

@@ -44,6 +44,8 @@ export interface ModeSummary {
   /** Messages whose hashes were compared, and how many differed or had no counterpart. */
   readonly messages_checked: number;
   readonly messages_unverified: number;
+  /** Messages of unreliable services that never arrived; nobody promised that they would. */
+  readonly messages_lost: number;
   /** Wall-clock figures; they differ from run to run. */
   readonly wall: WallSummary;
 }

@@ -1,20 +1,22 @@
 /**
  * The regions of a scenario on one host: mapped, registered, described to the peer, and guarded so
  * that nobody unmaps a buffer while operations use it.
- *
- * A region that is being replaced is *closed*: operations wait at its gate, those outstanding finish,
- * then it changes and opens again. Both sides keep a gate for every region of the scenario.
  */
-import { Completion, type Host, type MemoryRegion, type Sim, wait } from '../../kernel/index.ts';
+import type { Host, MemoryRegion, Sim } from '../../kernel/index.ts';
 import {
+  ACCESS_FLUSH_GLOBAL,
+  ACCESS_FLUSH_PERSISTENT,
   ACCESS_LOCAL_WRITE,
+  ACCESS_MW_BIND,
   ACCESS_ON_DEMAND,
+  ACCESS_REMOTE_ATOMIC,
   ACCESS_REMOTE_READ,
   ACCESS_REMOTE_WRITE,
   assert,
   hashText,
 } from '../../transport/index.ts';
 import type { Mode, RegionSpec } from '../scenario/schema.ts';
+import { Gate } from './gate.ts';
 import { PAGE_BYTES, regionAddress } from './layout.ts';
 import { registerRegion } from './registrations.ts';
 
@@ -22,70 +24,34 @@ const accessBits = {
   'local-write': ACCESS_LOCAL_WRITE,
   'remote-write': ACCESS_REMOTE_WRITE,
   'remote-read': ACCESS_REMOTE_READ,
+  'remote-atomic': ACCESS_REMOTE_ATOMIC,
+  'mw-bind': ACCESS_MW_BIND,
+  'flush-global': ACCESS_FLUSH_GLOBAL,
+  'flush-persistent': ACCESS_FLUSH_PERSISTENT,
 } as const;
 
-/** A range of a local region that an outstanding operation uses. */
-interface Use {
-  readonly start: number;
-  readonly end: number;
+/** The bits (IBV_ACCESS_*) of rights by name. */
+export function accessOf(names: readonly (keyof typeof accessBits)[]): number {
+  return names.reduce((bits, name) => bits | accessBits[name], 0);
 }
 
 /** One region of the scenario as one host sees it: its own, or the peer's. */
-export class Buffer {
-  readonly address: number;
-  /** Remote key: of its own registration, or as the peer advertised it. */
-  rkey = 0;
+export class Buffer extends Gate {
   lkey = 0;
   region: MemoryRegion | undefined;
-  /** Resolved while operations may use it. */
-  open = new Completion<void>();
-  private readonly uses = new Set<Use>();
-  private unused = new Completion<void>();
 
   constructor(
     readonly spec: RegionSpec,
-    readonly index: number,
+    index: number,
   ) {
-    this.address = regionAddress(index);
-    this.close();
-  }
-
-  /** From here on operations wait. */
-  close(): void {
-    this.open = new Completion<void>(`region ${this.spec.name} to be usable`);
-  }
-
-  /** Registers a use of `length` bytes at `offset`; call the result when it is over. */
-  use(offset: number, length: number): () => void {
-    const use = { start: offset, end: offset + length };
-    this.uses.add(use);
-    return () => {
-      this.uses.delete(use);
-      if (this.uses.size === 0) this.unused.resolve();
-    };
-  }
-
-  /** True when an outstanding operation uses any of these bytes. */
-  inUse(offset: number, length: number): boolean {
-    for (const { start, end } of this.uses) {
-      if (start < offset + length && end > offset) return true;
-    }
-    return false;
-  }
-
-  /** Waits until no operation is outstanding on it. Close it first. */
-  *drain(): Sim<void> {
-    assert(!this.open.done, 'a region is drained while operations may still begin');
-    while (this.uses.size > 0) {
-      this.unused = new Completion<void>(`operations on region ${this.spec.name}`);
-      yield* wait(this.unused);
-    }
+    super(index, `region ${spec.name}`, regionAddress(index));
   }
 }
 
 /** The buffers of one host's program. */
 export class Buffers {
   readonly all: readonly Buffer[];
+  private readonly byName: ReadonlyMap<string, Buffer>;
 
   constructor(
     private readonly host: Host,
@@ -94,10 +60,11 @@ export class Buffers {
     private readonly mode: Mode,
   ) {
     this.all = regions.map((spec, index) => new Buffer(spec, index));
+    this.byName = new Map(this.all.map((buffer) => [buffer.spec.name, buffer]));
   }
 
   named(name: string): Buffer {
-    const buffer = this.all.find(({ spec }) => spec.name === name);
+    const buffer = this.byName.get(name);
     assert(buffer !== undefined, `region ${name} is not in the scenario`);
     return buffer;
   }
@@ -122,8 +89,8 @@ export class Buffers {
   }
 
   *register(buffer: Buffer, pd: number): Sim<void> {
-    const bits = buffer.spec.access.reduce((sum, name) => sum | accessBits[name], 0);
-    const access = bits | (this.isOnDemand(buffer) ? ACCESS_ON_DEMAND : 0);
+    const onDemand = this.isOnDemand(buffer) ? ACCESS_ON_DEMAND : 0;
+    const access = accessOf(buffer.spec.access) | onDemand;
     const { address, spec } = buffer;
     buffer.region = yield* registerRegion(this.host, pd, address, spec.sizeBytes, access);
     buffer.lkey = buffer.region.lkey;

@@ -6,8 +6,7 @@
  *     word 2… parameters, in the order of the builders below; addresses take two words
  */
 
-/** Words of a control message, and bytes. */
-export const CONTROL_WORDS = 16;
+const CONTROL_WORDS = 16;
 export const CONTROL_BYTES = CONTROL_WORDS * 4;
 
 /** Nothing but the credits in word 1. */
@@ -38,4 +37,20 @@ export function addressWords(address: number): [number, number] {
 /** Puts together what `addressWords` took apart, from words `at` and `at + 1`. */
 export function addressOf(words: readonly number[], at: number): number {
   return ((words[at + 1] as number) >>> 0) * 2 ** 32 + ((words[at] as number) >>> 0);
+}
+
+/** The bytes of a control message; words that are left out are 0. */
+export function controlBytes(words: readonly number[]): Uint8Array {
+  const bytes = new Uint8Array(CONTROL_BYTES);
+  const view = new DataView(bytes.buffer);
+  words.forEach((word, i) => {
+    view.setUint32(i * 4, word, true);
+  });
+  return bytes;
+}
+
+/** The words of a control message. */
+export function controlWords(bytes: Uint8Array): number[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Array.from({ length: CONTROL_WORDS }, (_, i) => view.getUint32(i * 4, true));
 }

@@ -2,88 +2,86 @@
  * One program's end of its connections: protection domain, completion queue, queue pairs, and the
  * control queue pair over which the two programs talk.
  *
- * Owns work request ids, control buffers and receive credits. Does not know what is transferred;
- * `scripted.ts` and `replay.ts` do. The control region is pinned in every mode, so that the talking
- * itself never faults.
+ * Owns control buffers and receive credits. Does not know what is transferred; `scripted.ts` and
+ * `replay.ts` do. The control region is pinned in every mode, so that the talking itself never faults.
  */
 import {
   Completion,
+  type CompletionChannel,
   type CompletionQueue,
   type Host,
   type MemoryRegion,
   type QueuePair,
+  type ScatterEntry,
+  type SharedReceiveQueue,
   type Sim,
-  VerbsError,
   type WorkCompletion,
   wait,
 } from '../../kernel/index.ts';
 import {
   ACCESS_LOCAL_WRITE,
-  ACCESS_REMOTE_READ,
-  ACCESS_REMOTE_WRITE,
   assert,
   Failure,
-  QPS_INIT,
-  QPS_RTR,
-  QPS_RTS,
   SEND_SIGNALED,
+  US,
   WC_SUCCESS,
   WR_SEND,
   wcStatusName,
 } from '../../transport/index.ts';
-import type { QueuePairSpec } from '../scenario/schema.ts';
-import { CONTROL_BYE, CONTROL_BYTES, CONTROL_CREDIT, CONTROL_WORDS } from './control-message.ts';
-import { CONTROL_ADDRESS, connectedAtPs, initialPsn, PAGE_BYTES, qpnOf } from './layout.ts';
+import type { HostSpec, QueuePairSpec, SharedReceiveQueueSpec } from '../scenario/schema.ts';
+import { type ConnectionPlan, connect, QUEUE_ENTRIES } from './connection.ts';
+import {
+  CONTROL_BYE,
+  CONTROL_BYTES,
+  CONTROL_CREDIT,
+  controlBytes,
+  controlWords,
+} from './control-message.ts';
+import { CONTROL_ADDRESS, connectedAtPs, PAGE_BYTES } from './layout.ts';
+import { type CompletionHandler, Posting, type Work } from './posting.ts';
 
 /** Control receives posted at each side, and control sends that may be outstanding. */
 const CONTROL_SLOTS = 64;
 /** The last credits are kept for CREDIT messages, so that two full sides cannot wait for each other. */
 const RESERVED_CREDITS = 2;
-const QUEUE_ENTRIES = 2048;
+/** The largest completion queue of an adapter. */
+const MAX_COMPLETIONS = 32_768;
 
 /** How the control queue pair is set up; the scenario does not mention it. */
-const controlPair: Omit<QueuePairSpec, 'between'> = {
+const controlPair: QueuePairSpec = {
   name: 'control',
+  between: ['', ''],
+  type: 'RC',
   timeout: 14,
   retryCnt: 7,
   rnrRetry: 7,
   minRnrTimer: 12,
   maxRdAtomic: 1,
+  maxDestRdAtomic: 1,
+  srqs: [],
 };
 
-export interface EndpointPlan {
-  readonly seed: number;
-  readonly localName: string;
-  readonly remoteName: string;
-  /** LID of the peer's adapter. */
-  readonly remoteLid: number;
-  readonly mtuBytes: number;
+export interface EndpointPlan extends ConnectionPlan {
   /** The data queue pairs in order; the same on both sides. */
-  readonly queuePairs: readonly Omit<QueuePairSpec, 'between'>[];
-}
-
-/** A work request for the send queue. */
-export interface SendRequest {
-  readonly opcode: number;
-  readonly lkey: number;
-  readonly localAddress: number;
-  readonly length: number;
-  readonly rkey?: number;
-  readonly remoteAddress?: number;
-  readonly immediate?: number;
+  readonly queuePairs: readonly QueuePairSpec[];
+  /** Shared receive queues of this host. */
+  readonly srqs: readonly SharedReceiveQueueSpec[];
+  /** Work requests of the data queue pairs that may be outstanding at once. */
+  readonly outstanding: number;
+  /** How the program waits for completions. */
+  readonly waiting: Pick<HostSpec, 'completions' | 'moderation'>;
 }
 
 export type ControlHandler = (words: readonly number[]) => void;
-type CompletionHandler = (completion: WorkCompletion) => void;
 
 export class Endpoint {
   pd = 0;
   private queuePairs: QueuePair[] = [];
+  private readonly numbers: ReadonlyMap<string, number>;
+  private readonly srqs = new Map<string, SharedReceiveQueue>();
   private control: QueuePair | undefined;
-  private completions: CompletionQueue | undefined;
+  private posting: Posting | undefined;
   private controlRegion: MemoryRegion | undefined;
-  private readonly handlers = new Map<number, CompletionHandler>();
-  private nextWorkRequest = 1;
   /** The slot whose control message has just been taken in; it is posted again at once. */
   private emptySlot = -1;
   private sentControls = 0;
@@ -93,8 +91,6 @@ export class Endpoint {
   private credit = new Completion<void>('control credits');
   /** Whether the last send from each slot is complete, so that its buffer may be written again. */
   private readonly slotFree: Completion<void>[] = [];
-  /** Resolved by the next completion, where somebody waits for room in a work queue. */
-  private room: Completion<void> | undefined;
   private readonly byeReceived = new Completion<void>("the peer's bye");
   private byeSent = false;
 
@@ -102,45 +98,75 @@ export class Endpoint {
     private readonly host: Host,
     private readonly plan: EndpointPlan,
     private readonly onControl: ControlHandler,
-  ) {}
+  ) {
+    this.numbers = new Map(plan.queuePairs.map(({ name }, k) => [name, k]));
+  }
 
   /** Creates everything and connects; returns when the peer has done so too. */
   *open(): Sim<void> {
     const { mm, verbs } = this.host;
+    const { plan } = this;
     const bytes = Math.ceil((2 * CONTROL_SLOTS * CONTROL_BYTES) / PAGE_BYTES) * PAGE_BYTES;
     yield* mm.mmap(CONTROL_ADDRESS, bytes, 3);
     this.pd = yield* verbs.allocPd();
-    this.completions = yield* verbs.createCq(QUEUE_ENTRIES * 2);
+    const cq = yield* this.createCq();
+    const posting = new Posting(this.host, cq);
+    this.posting = posting;
     this.controlRegion = yield* verbs.regMr(this.pd, CONTROL_ADDRESS, bytes, ACCESS_LOCAL_WRITE);
-    const pairs = [controlPair, ...this.plan.queuePairs];
+    for (const { name, entries } of plan.srqs) {
+      this.srqs.set(name, yield* verbs.createSrq(this.pd, entries));
+    }
     const created: QueuePair[] = [];
-    for (let k = 0; k < pairs.length; k++) {
-      created.push(yield* this.connect(pairs[k] as QueuePairSpec, k));
+    for (const pair of [controlPair, ...plan.queuePairs]) {
+      const shared = pair.srqs.find((name) => this.srqs.has(name));
+      const srq = shared === undefined ? undefined : this.srqs.get(shared);
+      created.push(yield* connect(this.host, this.pd, cq, srq, plan, pair, created.length));
     }
     [this.control, ...this.queuePairs] = created;
     for (let slot = 0; slot < CONTROL_SLOTS; slot++) yield* this.postControlReceive(slot);
-    this.host.spawn('completions', this.dispatch());
-    const span = connectedAtPs(pairs.length) - this.host.node.now;
+    const dispatch = posting.dispatch(
+      () => !this.resting(),
+      () => this.refillControl(),
+    );
+    this.host.spawn('completions', dispatch);
+    const span = connectedAtPs(created.length) - this.host.node.now;
     assert(span >= 0, 'connecting took longer than the exchange it is part of', this.host.node);
     yield* this.host.sleep(span);
   }
 
-  /** Posts to data queue pair number `pair`; `onDone` hears of the completion. */
-  *post(pair: number, request: SendRequest, onDone: CompletionHandler): Sim<void> {
-    yield* this.postTo(this.queuePairs[pair] as QueuePair, request, onDone);
+  /** The data queue pair called `name`. */
+  pair(name: string): QueuePair {
+    return this.queuePairs[this.numbers.get(name) as number] as QueuePair;
   }
 
-  /** Posts a receive to data queue pair number `pair`; `length` 0 takes immediate data alone. */
-  *postReceive(
-    pair: number,
-    buffer: { lkey: number; localAddress: number; length: number } | undefined,
+  /** This host's shared receive queue called `name`. */
+  srq(name: string): SharedReceiveQueue {
+    return this.srqs.get(name) as SharedReceiveQueue;
+  }
+
+  /** Posts to the data queue pair called `name`; `onDone` hears of the completion. */
+  post(name: string, request: Work, onDone: CompletionHandler): Sim<void> {
+    return this.queues.send(this.pair(name), request, onDone);
+  }
+
+  /** Posts a signalled work request and sleeps until it has completed with success. */
+  *perform(name: string, what: string, request: Work): Sim<void> {
+    const done = new Completion<void>(what);
+    yield* this.post(name, request, (completion) => {
+      this.requireSuccess(completion, what);
+      done.resolve();
+    });
+    yield* wait(done);
+  }
+
+  /** Posts a receive to a queue pair or a shared receive queue; see Posting for standing ones. */
+  postReceive(
+    queue: QueuePair | SharedReceiveQueue,
+    sges: readonly ScatterEntry[],
+    isStanding: boolean,
     onDone: CompletionHandler,
   ): Sim<void> {
-    const wrId = this.allocateId(onDone);
-    const empty = { lkey: this.controlLkey, localAddress: CONTROL_ADDRESS, length: 0 };
-    const request = { wrId, ...(buffer ?? empty) };
-    const qp = this.queuePairs[pair] as QueuePair;
-    yield* this.whenRoom(() => this.host.verbs.postRecv(qp, request));
+    return this.queues.receive(queue, sges, isStanding, onDone);
   }
 
   /** Sends a control message; waits for credits when the peer is behind. */
@@ -153,22 +179,13 @@ export class Endpoint {
     this.slotFree[slot] = free;
     if (previous) yield* wait(previous);
     const address = CONTROL_ADDRESS + (CONTROL_SLOTS + slot) * CONTROL_BYTES;
-    const words = new Array<number>(CONTROL_WORDS).fill(0);
-    words[0] = kind;
-    words[1] = this.consumedControls;
     this.reportedControls = this.consumedControls;
-    parameters.forEach((word, i) => {
-      words[i + 2] = word;
-    });
-    yield* this.host.mm.writeWords(address, words);
+    const bytes = controlBytes([kind, this.consumedControls, ...parameters]);
+    yield* this.host.mm.write(address, bytes);
     if (kind === CONTROL_BYE) this.byeSent = true;
-    const request = {
-      opcode: WR_SEND,
-      lkey: this.controlLkey,
-      localAddress: address,
-      length: CONTROL_BYTES,
-    };
-    yield* this.postTo(this.control as QueuePair, request, (completion) => {
+    const sges = [{ address, length: CONTROL_BYTES, lkey: this.controlLkey }];
+    const request = { opcode: WR_SEND, flags: SEND_SIGNALED, sges };
+    yield* this.queues.send(this.control as QueuePair, request, (completion) => {
       this.requireSuccess(completion, 'a control message');
       free.resolve();
     });
@@ -195,65 +212,46 @@ export class Endpoint {
     return (this.controlRegion as MemoryRegion).lkey;
   }
 
-  private *connect(pair: Omit<QueuePairSpec, 'between'>, k: number): Sim<QueuePair> {
+  private get queues(): Posting {
+    return this.posting as Posting;
+  }
+
+  /** A completion queue that cannot overflow, and the channel to sleep on where that is asked for. */
+  private *createCq(): Sim<CompletionQueue> {
     const { verbs } = this.host;
-    const cq = this.completions as CompletionQueue;
-    const qp = yield* verbs.createQp(this.pd, cq, cq, QUEUE_ENTRIES, QUEUE_ENTRIES);
-    assert(qp.qpn === qpnOf(k), `queue pair ${k} is number ${qp.qpn}`, this.host.node);
-    const { seed, localName, remoteName, remoteLid, mtuBytes } = this.plan;
-    const attributes = {
-      destQpn: qpnOf(k),
-      mtuBytes,
-      sendPsn: initialPsn(seed, localName, pair.name),
-      receivePsn: initialPsn(seed, remoteName, pair.name),
-      timeout: pair.timeout,
-      retryCnt: pair.retryCnt,
-      rnrRetry: pair.rnrRetry,
-      minRnrTimer: pair.minRnrTimer,
-      destLid: remoteLid,
-      maxRdAtomic: pair.maxRdAtomic,
-      access: ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ,
-    };
-    for (const state of [QPS_INIT, QPS_RTR, QPS_RTS]) {
-      yield* verbs.modifyQp(qp, { ...attributes, state });
+    const { outstanding, waiting } = this.plan;
+    const wanted = outstanding + 3 * CONTROL_SLOTS;
+    if (wanted > MAX_COMPLETIONS) {
+      throw new Failure(
+        'E_OPERATION',
+        `${wanted} work requests may complete before one completion is polled`,
+        this.host.node.name,
+        `at most ${MAX_COMPLETIONS}, the largest completion queue`,
+      );
     }
-    return qp;
-  }
-
-  private *postTo(qp: QueuePair, request: SendRequest, onDone: CompletionHandler): Sim<void> {
-    const wrId = this.allocateId(onDone);
-    const flags = SEND_SIGNALED;
-    const full = { rkey: 0, remoteAddress: 0, immediate: 0, ...request, wrId, flags };
-    yield* this.whenRoom(() => this.host.verbs.postSend(qp, full));
-  }
-
-  /** Posts; when the work queue is full, again after a completion. */
-  private *whenRoom(post: () => Sim<unknown>): Sim<void> {
-    for (;;) {
-      try {
-        yield* post();
-        return;
-      } catch (error) {
-        if (!(error instanceof VerbsError) || error.errno !== 'ENOMEM') throw error;
-      }
-      this.room ??= new Completion<void>('room in a work queue');
-      yield* wait(this.room);
-    }
+    const entries = Math.max(2 * QUEUE_ENTRIES, wanted);
+    let channel: CompletionChannel | undefined;
+    if (waiting.completions === 'event') channel = verbs.createCompletionChannel();
+    const cq = yield* verbs.createCq(entries, channel);
+    const { count, periodPs } = waiting.moderation;
+    if (channel && count > 0) yield* verbs.modifyCq(cq, count, periodPs / US);
+    return cq;
   }
 
   private *postControlReceive(slot: number): Sim<void> {
     const address = CONTROL_ADDRESS + slot * CONTROL_BYTES;
-    const wrId = this.allocateId((completion) => {
+    const sges = [{ address, length: CONTROL_BYTES, lkey: this.controlLkey }];
+    yield* this.queues.receive(this.control as QueuePair, sges, false, (completion) => {
       this.requireSuccess(completion, 'a control receive');
-      this.consume(this.host.mm.readWords(address, CONTROL_WORDS));
+      this.consume(controlWords(this.host.mm.read(address, CONTROL_BYTES)));
       this.emptySlot = slot;
     });
-    yield* this.host.verbs.postRecv(this.control as QueuePair, {
-      wrId,
-      lkey: this.controlLkey,
-      localAddress: address,
-      length: CONTROL_BYTES,
-    });
+  }
+
+  private *refillControl(): Sim<void> {
+    if (this.emptySlot < 0) return;
+    yield* this.postControlReceive(this.emptySlot);
+    this.emptySlot = -1;
   }
 
   /** Takes in a control message: credits first, then what it says. */
@@ -271,36 +269,8 @@ export class Endpoint {
     this.host.spawn('control credits', this.sendControl(CONTROL_CREDIT));
   }
 
-  /** Hands completions to whoever posted; ends with the last one this side will ever see. */
-  private *dispatch(): Sim<void> {
-    const queue = this.completions as CompletionQueue;
-    while (!this.resting()) {
-      const completion = yield* queue.next();
-      const handler = this.handlers.get(completion.wrId);
-      assert(
-        handler !== undefined,
-        `work request ${completion.wrId} completes twice or was never posted`,
-        this.host.node,
-      );
-      this.handlers.delete(completion.wrId);
-      handler(completion);
-      this.room?.resolve();
-      this.room = undefined;
-      if (this.emptySlot >= 0) {
-        yield* this.postControlReceive(this.emptySlot);
-        this.emptySlot = -1;
-      }
-    }
-  }
-
   /** True when byes have gone both ways and nothing but control receives is posted. */
   private resting(): boolean {
-    return this.byeSent && this.byeReceived.done && this.handlers.size === CONTROL_SLOTS;
-  }
-
-  private allocateId(handler: CompletionHandler): number {
-    const id = this.nextWorkRequest++;
-    this.handlers.set(id, handler);
-    return id;
+    return this.byeSent && this.byeReceived.done && this.queues.outstanding === CONTROL_SLOTS;
   }
 }

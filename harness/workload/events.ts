@@ -13,12 +13,14 @@ import {
   VerbsError,
   wait,
 } from '../../kernel/index.ts';
-import type { TimePs } from '../../transport/index.ts';
+import { assert, type TimePs } from '../../transport/index.ts';
 import type { EventSpec } from '../scenario/schema.ts';
 import { type Buffer, type Buffers, mappedBytes } from './buffers.ts';
 import { addressWords, CONTROL_ADVERT, CONTROL_PAUSE, CONTROL_PAUSED } from './control-message.ts';
 import type { Endpoint } from './endpoint.ts';
+import type { Gate } from './gate.ts';
 import { PAGE_BYTES } from './layout.ts';
+import type { Window, Windows } from './windows.ts';
 
 export class Events {
   private startPs: TimePs = 0;
@@ -28,6 +30,7 @@ export class Events {
     private readonly host: Host,
     private readonly endpoint: Endpoint,
     private readonly buffers: Buffers,
+    private readonly windows: Windows,
   ) {}
 
   /** Starts the events of this host, whose times count from `startPs`. Returns their threads. */
@@ -40,27 +43,34 @@ export class Events {
     return [...threads, this.host.spawn('replacements', replacements)];
   }
 
-  /** Opens a region of this host here and at the peer. */
-  *open(buffer: Buffer): Sim<void> {
-    buffer.open.resolve();
+  /** Opens a region or window of this host here and at the peer. */
+  *open(gate: Gate): Sim<void> {
+    gate.open.resolve();
     yield* this.endpoint.sendControl(CONTROL_ADVERT, [
-      buffer.index,
-      buffer.rkey,
-      ...addressWords(buffer.address),
+      gate.index,
+      gate.rkey,
+      ...addressWords(gate.address),
     ]);
   }
 
-  /** Takes in a control message about a region. */
+  /** A message of the peer has invalidated a window: it is bound again, and the peer told. */
+  onInvalidated(rkey: number): void {
+    const window = this.windows.withKey(rkey);
+    assert(window !== undefined, `key ${rkey} is of no window here`, this.host.node);
+    this.host.spawn('rebind', this.bindAgain(window));
+  }
+
+  /** Takes in a control message about a region or window. */
   onControl(words: readonly number[]): void {
     const [kind, , index] = words as [number, number, number];
-    const buffer = this.buffers.all[index];
+    const gate = this.buffers.all[index] ?? this.windows.all[index - this.buffers.all.length];
     if (kind === CONTROL_PAUSED) this.paused.get(index)?.resolve();
-    else if (kind === CONTROL_ADVERT && buffer) {
-      buffer.rkey = words[3] as number;
-      buffer.open.resolve();
-    } else if (kind === CONTROL_PAUSE && buffer) {
-      buffer.close();
-      this.host.spawn('pause', this.pause(buffer));
+    else if (kind === CONTROL_ADVERT && gate) {
+      gate.rkey = words[3] as number;
+      gate.open.resolve();
+    } else if (kind === CONTROL_PAUSE && gate) {
+      gate.close();
+      this.host.spawn('pause', this.pause(gate));
     }
   }
 
@@ -94,21 +104,37 @@ export class Events {
     }
   }
 
-  /** Carries out events that replace memory, one after the other, in order of time. */
+  /** Carries out events that replace memory or keys, one after the other, in order of time. */
   private *replaceAll(events: readonly EventSpec[]): Sim<void> {
     for (const event of [...events].sort((x, y) => x.atPs - y.atPs)) {
-      if (!('region' in event)) continue;
       yield* sleepUntil(this.host, this.startPs + event.atPs);
-      const buffer = this.buffers.named(event.region);
-      buffer.close();
-      const paused = new Completion<void>(`the peer to pause region ${event.region}`);
-      this.paused.set(buffer.index, paused);
-      yield* this.endpoint.sendControl(CONTROL_PAUSE, [buffer.index]);
-      yield* buffer.drain();
-      yield* wait(paused);
-      yield* this.buffers.replace(buffer, this.endpoint.pd, this.change(event, buffer));
-      yield* this.open(buffer);
+      if (event.kind === 'rebind') {
+        const window = this.windows.named(event.window);
+        yield* this.closeBoth(window);
+        yield* this.windows.rebind(window);
+        yield* this.open(window);
+      } else if (event.kind === 'remap' || event.kind === 'dontneed') {
+        const buffer = this.buffers.named(event.region);
+        yield* this.closeBoth(buffer);
+        yield* this.buffers.replace(buffer, this.endpoint.pd, this.change(event, buffer));
+        yield* this.open(buffer);
+      }
     }
+  }
+
+  /** Closes a gate here and at the peer; returns when nobody is behind it any more. */
+  private *closeBoth(gate: Gate): Sim<void> {
+    gate.close();
+    const paused = new Completion<void>(`the peer to pause gate ${gate.index}`);
+    this.paused.set(gate.index, paused);
+    yield* this.endpoint.sendControl(CONTROL_PAUSE, [gate.index]);
+    yield* gate.drain();
+    yield* wait(paused);
+  }
+
+  private *bindAgain(window: Window): Sim<void> {
+    yield* this.windows.bind(window);
+    yield* this.open(window);
   }
 
   private *change(event: EventSpec, buffer: Buffer): Sim<void> {
@@ -122,9 +148,9 @@ export class Events {
     }
   }
 
-  private *pause(buffer: Buffer): Sim<void> {
-    yield* buffer.drain();
-    yield* this.endpoint.sendControl(CONTROL_PAUSED, [buffer.index]);
+  private *pause(gate: Gate): Sim<void> {
+    yield* gate.drain();
+    yield* this.endpoint.sendControl(CONTROL_PAUSED, [gate.index]);
   }
 }
 
@@ -135,5 +161,5 @@ export function* sleepUntil(host: Host, atPs: TimePs): Sim<void> {
 }
 
 function replacesMemory({ kind }: EventSpec): boolean {
-  return kind === 'remap' || kind === 'dontneed';
+  return kind === 'remap' || kind === 'dontneed' || kind === 'rebind';
 }

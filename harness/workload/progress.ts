@@ -20,6 +20,8 @@ export interface WorkloadReport {
   readonly startedPs: TimePs;
   readonly lastPs: TimePs;
   readonly finished: boolean;
+  /** Words of this host in which others counted, and how many do not hold their sum. */
+  readonly words: { readonly checked: number; readonly wrong: number };
   /** Where the program stands: a line of the recording, an operation. */
   readonly position: string;
 }
@@ -30,6 +32,7 @@ export class Progress {
   startedPs: TimePs = 0;
   lastPs: TimePs = 0;
   finished = false;
+  words: WorkloadReport['words'] = { checked: 0, wrong: 0 };
   position = 'connecting';
   private readonly latenciesPs: number[] = [];
 
@@ -44,7 +47,18 @@ export class Progress {
   }
 
   report(): WorkloadReport {
-    const { operations, planned, bytes, latenciesPs, startedPs, lastPs, finished, position } = this;
-    return { operations, planned, bytes, latenciesPs, startedPs, lastPs, finished, position };
+    const { operations, planned, bytes, latenciesPs } = this;
+    const { startedPs, lastPs, finished, words, position } = this;
+    return {
+      operations,
+      planned,
+      bytes,
+      latenciesPs,
+      startedPs,
+      lastPs,
+      finished,
+      words,
+      position,
+    };
   }
 }

@@ -13,9 +13,10 @@
  * uses a buffer again or unmaps it, what used it before must have been complete: it waits there too.
  */
 import { Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
-import { hashText, NS, WR_RDMA_WRITE_WITH_IMM } from '../../transport/index.ts';
-import type { Mode, Scenario } from '../scenario/schema.ts';
+import { hashText, NS, SEND_SIGNALED, WR_RDMA_WRITE_WITH_IMM } from '../../transport/index.ts';
+import type { HostSpec, Mode, QueuePairSpec, Scenario } from '../scenario/schema.ts';
 import type { Trace, TraceEvent, TraceMessage } from '../trace/format.ts';
+import { QUEUE_ENTRIES } from './connection.ts';
 import { addressOf, addressWords, CONTROL_READY, type RemoteBuffer } from './control-message.ts';
 import { Endpoint } from './endpoint.ts';
 import { Progress } from './progress.ts';
@@ -23,13 +24,17 @@ import { RecordedMemory } from './recorded-memory.ts';
 import { type Lease, Registrations } from './registrations.ts';
 
 /** How the data queue pair is set up: retry for ever on RNR, as an MPI library would. */
-const dataPair = {
+const dataPair: QueuePairSpec = {
   name: 'data',
+  between: ['', ''],
+  type: 'RC',
   timeout: 14,
   retryCnt: 7,
   rnrRetry: 7,
   minRnrTimer: 12,
   maxRdAtomic: 16,
+  maxDestRdAtomic: 16,
+  srqs: [],
 };
 
 /** A message that the program has begun and not yet been told to be done. */
@@ -83,6 +88,9 @@ export class Replay {
         remoteLid: 2 - index,
         mtuBytes: scenario.mtu,
         queuePairs: [dataPair],
+        srqs: [],
+        outstanding: 2 * QUEUE_ENTRIES,
+        waiting: scenario.hosts[index] as HostSpec,
       },
       (words) => this.onControl(words),
     );
@@ -154,14 +162,13 @@ export class Replay {
     const postedPs = host.node.now;
     const request = {
       opcode: WR_RDMA_WRITE_WITH_IMM,
-      lkey: lease.region.lkey,
-      localAddress: address,
-      length: bytes,
+      flags: SEND_SIGNALED,
+      sges: [{ address, length: bytes, lkey: lease.region.lkey }],
       rkey: to.rkey,
       remoteAddress: to.address,
       immediate: message,
     };
-    yield* endpoint.post(0, request, (completion) => {
+    yield* endpoint.post(dataPair.name, request, (completion) => {
       endpoint.requireSuccess(completion, `the write of message ${message}`);
       progress.count(bytes, postedPs, completion.timePs);
       lease.release();
@@ -179,7 +186,8 @@ export class Replay {
       lease.release();
       done.resolve();
     });
-    yield* this.endpoint.postReceive(0, undefined, (completion) => {
+    const qp = this.endpoint.pair(dataPair.name);
+    yield* this.endpoint.postReceive(qp, [], false, (completion) => {
       this.endpoint.requireSuccess(completion, 'a receive');
       const arrived = this.receives.get(completion.immediate);
       this.receives.delete(completion.immediate);

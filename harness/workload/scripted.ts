@@ -2,43 +2,54 @@
  * The program of one host in a scripted scenario: its operations, the receives it owes the peer, and
  * its events.
  *
- * Set-up on both sides: connect, map and register the regions, tell the peer about them (ADVERT),
- * post receives, say START. Traffic starts when the peer's START is here; all `at` times count from
- * there. Events are the business of `events.ts`. The end: own operations and events done, good-byes
- * exchanged.
+ * Set-up on both sides: connect, map and register the regions, bind the windows, tell the peer about
+ * them (ADVERT), post receives, say START. Traffic starts when the peer's START is here; all `at`
+ * times count from there. Events are the business of `events.ts`. The end: own operations and events
+ * done, good-byes exchanged.
  */
-import { Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
-import {
-  assert,
-  hashText,
-  WR_RDMA_READ,
-  WR_RDMA_WRITE,
-  WR_RDMA_WRITE_WITH_IMM,
-  WR_SEND,
-} from '../../transport/index.ts';
-import type { Mode, OperationSpec, Scenario } from '../scenario/schema.ts';
+import { type AddressHandle, Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
+import { assert, hashText } from '../../transport/index.ts';
+import { consumesReceive, isAtomic, isSend } from '../scenario/operation-schema.ts';
+import { endOf, offsetOf, type Places, placesOf } from '../scenario/ranges.ts';
+import { indexOf, type ScenarioIndex, srqAt } from '../scenario/scenario-index.ts';
+import type { HostSpec, Mode, OperationSpec, Scenario } from '../scenario/schema.ts';
+import { AtomicWords } from './atomic-words.ts';
 import { type Buffer, Buffers } from './buffers.ts';
 import { CONTROL_START } from './control-message.ts';
 import { Endpoint } from './endpoint.ts';
 import { Events, sleepUntil } from './events.ts';
+import type { Gate } from './gate.ts';
+import { qpnOf } from './layout.ts';
 import { Progress } from './progress.ts';
+import { Receives, receivesAhead } from './receives.ts';
+import { type Window, Windows } from './windows.ts';
+import { type Ends, flushOf, requestOf } from './work-request.ts';
 
-const opcodeOf: Readonly<Record<OperationSpec['kind'], number>> = {
-  write: WR_RDMA_WRITE,
-  writeImm: WR_RDMA_WRITE_WITH_IMM,
-  send: WR_SEND,
-  read: WR_RDMA_READ,
-};
-
-/** Receives posted ahead of the sends that consume them. */
-const POSTED_RECEIVES = 512;
+/** An operation of this host with everything it needs looked up once. */
+interface Plan {
+  readonly operation: OperationSpec;
+  readonly source: Buffer;
+  readonly target: Buffer;
+  readonly sources: Places;
+  readonly targets: Places;
+  /** The window that gives the right to the remote range, and the one that a sendInv invalidates. */
+  readonly window: Window | undefined;
+  readonly invalidates: Window | undefined;
+  /** What has to be open before each work request. */
+  readonly gates: readonly Gate[];
+  readonly datagram: { readonly ah: AddressHandle; readonly remoteQpn: number } | undefined;
+}
 
 export class Scripted {
   readonly progress: Progress;
   private readonly scenario: Scenario;
+  private readonly index: ScenarioIndex;
   private readonly name: string;
+  private readonly remoteLid: number;
   private readonly endpoint: Endpoint;
   private readonly buffers: Buffers;
+  private readonly windows: Windows;
+  private readonly receives: Receives;
   private readonly peerStarted = new Completion<void>("the peer's start");
   private readonly events: Events;
 
@@ -47,8 +58,12 @@ export class Scripted {
     private readonly options: { scenario: Scenario; mode: Mode; seed: number; index: number },
   ) {
     const { scenario, seed, index, mode } = options;
+    const { operations, sharedReceiveQueues } = scenario;
+    const spec = scenario.hosts[index] as HostSpec;
     this.scenario = scenario;
-    this.name = scenario.hosts[index]?.name ?? '';
+    this.index = indexOf(scenario);
+    this.name = spec.name;
+    this.remoteLid = 2 - index;
     const planned = this.ownOperations().reduce((sum, { count }) => sum + count, 0);
     this.progress = new Progress(planned);
     this.buffers = new Buffers(host, this.name, scenario.regions, mode);
@@ -58,13 +73,20 @@ export class Scripted {
         seed,
         localName: this.name,
         remoteName: scenario.hosts[1 - index]?.name ?? '',
-        remoteLid: 2 - index,
+        remoteLid: this.remoteLid,
         mtuBytes: scenario.mtu,
         queuePairs: scenario.queuePairs,
+        srqs: sharedReceiveQueues.filter(({ region }) => this.isOwn(region)),
+        outstanding: operations.reduce((sum, operation) => sum + this.outstanding(operation), 0),
+        waiting: spec,
       },
       (words) => this.onControl(words),
     );
-    this.events = new Events(host, this.endpoint, this.buffers);
+    this.windows = new Windows(host, this.endpoint, this.buffers, scenario);
+    this.events = new Events(host, this.endpoint, this.buffers, this.windows);
+    this.receives = new Receives(host, this.endpoint, this.buffers, (rkey) =>
+      this.events.onInvalidated(rkey),
+    );
     host.spawn('program', this.run());
   }
 
@@ -76,10 +98,12 @@ export class Scripted {
       yield* this.buffers.create(buffer, endpoint.pd, options.seed);
       yield* this.events.open(buffer);
     }
-    const threads = this.scenario.operations
-      .filter((operation) => consumesReceives(operation) && operation.from !== this.name)
-      .map((operation) => host.spawn('receives', this.postReceives(operation)));
-    for (const { done } of threads) yield* wait(done);
+    for (const window of this.windows.own) {
+      yield* this.windows.create(window);
+      yield* this.events.open(window);
+    }
+    const words = new AtomicWords(host, this.buffers, this.scenario);
+    for (const { done } of this.startReceives()) yield* wait(done);
     yield* endpoint.sendControl(CONTROL_START);
     progress.position = "waiting for the peer's start";
     yield* wait(this.peerStarted);
@@ -87,22 +111,39 @@ export class Scripted {
     progress.startedPs = host.node.now;
     progress.position = 'operations and events';
     const work = this.ownOperations().map((operation) =>
-      host.spawn(operation.kind, this.operate(operation)),
+      host.spawn(operation.kind, this.operate(this.planOf(operation))),
     );
     const events = this.scenario.events.filter((event) => event.host === this.name);
     work.push(...this.events.start(events, progress.startedPs));
     for (const { done } of work) yield* wait(done);
     progress.position = 'saying good-bye';
     yield* endpoint.close();
+    progress.words = words.check();
     progress.position = 'done';
     progress.finished = true;
   }
 
-  /** Posts all work requests of an operation, `depth` at a time, and waits for their completions. */
-  private *operate(operation: OperationSpec): Sim<void> {
+  /** Starts posting what the peer's operations consume; each thread ends when enough is there. */
+  private startReceives() {
+    const { host, index } = this;
+    const own = this.scenario.operations.filter(
+      (operation) => consumesReceive(operation.kind) && this.isOwn(operation.target.region),
+    );
+    const threads = this.scenario.sharedReceiveQueues
+      .filter(({ region }) => this.isOwn(region))
+      .map((srq) => host.spawn('receives', this.receives.fill(srq)));
+    for (const operation of own) {
+      const pair = index.queuePairs.get(operation.queuePair, '');
+      if (srqAt(index, pair, this.name)) continue;
+      threads.push(host.spawn('receives', this.receives.postFor(operation, pair)));
+    }
+    return threads;
+  }
+
+  /** Posts all work requests of an operation, `depth` at a time, and waits until they are done. */
+  private *operate(plan: Plan): Sim<void> {
     const { host, progress } = this;
-    const source = this.buffers.named(operation.source.region);
-    const target = this.buffers.named(operation.target.region);
+    const { operation, gates } = plan;
     yield* sleepUntil(host, progress.startedPs + operation.atPs);
     let outstanding = 0;
     let slot = new Completion<void>();
@@ -111,12 +152,11 @@ export class Scripted {
         slot = new Completion<void>(`${operation.kind} ${k - outstanding} of ${operation.count}`);
         yield* wait(slot);
       }
-      while (!source.open.done || !target.open.done) {
-        yield* wait(source.open);
-        yield* wait(target.open);
+      while (gates.some(({ open }) => !open.done)) {
+        for (const { open } of gates) yield* wait(open);
       }
       outstanding++;
-      yield* this.postOne(operation, k, source, target, () => {
+      yield* this.postOne(plan, k, () => {
         outstanding--;
         slot.resolve();
       });
@@ -128,63 +168,83 @@ export class Scripted {
     assert(outstanding === 0, 'operations complete once', host.node);
   }
 
-  private *postOne(
-    operation: OperationSpec,
-    k: number,
-    source: Buffer,
-    target: Buffer,
-    onDone: () => void,
-  ): Sim<void> {
+  private *postOne(plan: Plan, k: number, onDone: () => void): Sim<void> {
     const { endpoint, host, progress } = this;
-    const { kind, sizeBytes } = operation;
-    const from = placeOf(operation, source, operation.source.offsetBytes, k);
-    const to = placeOf(operation, target, operation.target.offsetBytes, k);
-    const fresh = operation.refill && kind !== 'read' && !source.inUse(from, sizeBytes);
+    const { operation, source, target, window, invalidates } = plan;
+    const { kind, sizeBytes, queuePair } = operation;
+    const from = offsetOf(plan.sources, k);
+    const to = offsetOf(plan.targets, k);
+    const hasData = kind !== 'read' && !isAtomic(kind);
+    const fresh = operation.refill && hasData && !source.inUse(from, sizeBytes);
     const uses = [source.use(from, sizeBytes), target.use(to, sizeBytes)];
+    if (window) uses.push(window.use(to, sizeBytes));
+    if (invalidates) {
+      // The key goes with this message: nobody may use it any more, and the peer tells the next one.
+      invalidates.close();
+      yield* invalidates.drain();
+    }
     if (fresh) {
-      const pattern = hashText(`${this.name} ${operation.queuePair} ${k}`, this.options.seed);
+      const pattern = hashText(`${this.name} ${queuePair} ${k}`, this.options.seed);
       yield* host.mm.fillResident(source.address + from, sizeBytes, pattern);
     }
-    const [local, localOffset, remote, remoteOffset] =
-      kind === 'read' ? [target, to, source, from] : [source, from, target, to];
     const postedPs = host.node.now;
-    const request = {
-      opcode: opcodeOf[kind],
-      lkey: local.lkey,
-      localAddress: local.address + localOffset,
-      length: sizeBytes,
-      rkey: remote.rkey,
-      remoteAddress: remote.address + remoteOffset,
-      immediate: k,
-    };
-    yield* endpoint.post(this.pairOf(operation), request, (completion) => {
-      endpoint.requireSuccess(completion, `${kind} ${k} on '${operation.queuePair}'`);
+    const ends = this.endsOf(plan, from, to);
+    const onCompletion = (completion: Parameters<typeof endpoint.requireSuccess>[0]): void => {
+      endpoint.requireSuccess(completion, `${kind} ${k} on '${queuePair}'`);
       progress.count(sizeBytes, postedPs, completion.timePs);
       for (const end of uses) end();
       onDone();
-    });
+    };
+    const request = requestOf(operation, k, ends);
+    if (operation.flush === null) return yield* endpoint.post(queuePair, request, onCompletion);
+    yield* endpoint.post(queuePair, request, (completion) =>
+      endpoint.requireSuccess(completion, `${kind} ${k} on '${queuePair}'`),
+    );
+    yield* endpoint.post(queuePair, flushOf(operation, k, ends), onCompletion);
   }
 
-  /** Posts the receives that the peer's operation consumes; ends when enough are posted to begin. */
-  private *postReceives(operation: OperationSpec): Sim<void> {
-    const { endpoint, host } = this;
-    const target = this.buffers.named(operation.target.region);
-    const pair = this.pairOf(operation);
-    let posted = 0;
-    const postNext = function* (this: Scripted): Sim<void> {
-      const k = posted++;
-      const offset = placeOf(operation, target, operation.target.offsetBytes, k);
-      const buffer = {
-        lkey: target.lkey,
-        localAddress: target.address + offset,
+  private endsOf(plan: Plan, from: number, to: number): Ends {
+    const { operation, source, target, window, invalidates, datagram } = plan;
+    const [local, localOffset, remote, remoteOffset] =
+      operation.kind === 'read' ? [target, to, source, from] : [source, from, target, to];
+    return {
+      local: {
+        address: local.address + localOffset,
         length: operation.sizeBytes,
-      };
-      yield* endpoint.postReceive(pair, operation.kind === 'send' ? buffer : undefined, (done) => {
-        endpoint.requireSuccess(done, `receive ${k} on '${operation.queuePair}'`);
-        if (posted < operation.count) host.spawn('receive', postNext.call(this));
-      });
+        lkey: local.lkey,
+      },
+      remote: { address: remote.address + remoteOffset, rkey: (window ?? remote).rkey },
+      ...(datagram ? { datagram } : {}),
+      ...(invalidates ? { invalidateRkey: invalidates.rkey } : {}),
     };
-    while (posted < Math.min(operation.count, POSTED_RECEIVES)) yield* postNext.call(this);
+  }
+
+  private planOf(operation: OperationSpec): Plan {
+    const { buffers, endpoint, host, index, windows } = this;
+    const { kind, queuePair, invalidates } = operation;
+    const pair = index.queuePairs.get(queuePair, '');
+    const source = buffers.named(operation.source.region);
+    const target = buffers.named(operation.target.region);
+    const places = (side: 'source' | 'target', { spec }: Buffer): Places =>
+      placesOf(operation, side, pair, endOf(operation[side], spec, index));
+    const name = operation[kind === 'read' ? 'source' : 'target'].window;
+    const window = name === null ? undefined : windows.named(name);
+    const invalidated = invalidates === null ? undefined : windows.named(invalidates);
+    const isDatagram = pair.type === 'UD';
+    const remoteQpn = qpnOf(1 + this.scenario.queuePairs.indexOf(pair));
+    return {
+      operation,
+      source,
+      target,
+      sources: places('source', source),
+      targets: places('target', target),
+      window,
+      invalidates: invalidated,
+      gates: [source, target, window, invalidated].filter((gate) => gate !== undefined),
+      datagram: isDatagram
+        ? { ah: host.verbs.createAh(endpoint.pd, this.remoteLid), remoteQpn }
+        : undefined,
+    };
   }
 
   private onControl(words: readonly number[]): void {
@@ -196,19 +256,15 @@ export class Scripted {
     return this.scenario.operations.filter(({ from }) => from === this.name);
   }
 
-  private pairOf({ queuePair }: OperationSpec): number {
-    return this.scenario.queuePairs.findIndex(({ name }) => name === queuePair);
+  private isOwn(region: string): boolean {
+    return this.index.regions.get(region, '').host === this.name;
   }
-}
 
-/** Offset of operation number `k` in its region: `stride` further each time, wrapping at the end. */
-function placeOf(operation: OperationSpec, buffer: Buffer, offset: number, k: number): number {
-  const { strideBytes, sizeBytes } = operation;
-  if (strideBytes === 0) return offset;
-  const places = Math.floor((buffer.spec.sizeBytes - offset - sizeBytes) / strideBytes) + 1;
-  return offset + (k % places) * strideBytes;
-}
-
-function consumesReceives({ kind }: OperationSpec): boolean {
-  return kind === 'send' || kind === 'writeImm';
+  /** Work requests of this host that an operation may have outstanding at once. */
+  private outstanding(operation: OperationSpec): number {
+    const { depth, flush, from, kind, target } = operation;
+    if (from === this.name) return depth * (flush === null ? 1 : 2);
+    const srq = isSend(kind) ? this.index.srqOfRegion.get(target.region) : undefined;
+    return srq ? srq.entries : receivesAhead(operation);
+  }
 }

@@ -7,6 +7,7 @@
 import {
   ACCESS_LOCAL_WRITE,
   ACCESS_READ,
+  ACCESS_REMOTE_ATOMIC,
   ACCESS_REMOTE_READ,
   ACCESS_REMOTE_WRITE,
   ACCESS_WRITE,
@@ -18,12 +19,14 @@ import { C } from '../counters.ts';
 import type { HcaProfile } from '../profile.ts';
 import type { MkeyTable, Region } from './region.ts';
 import { TranslationCache } from './translation-cache.ts';
+import type { Binding, WindowUser } from './window.ts';
 
 /** Who wants to touch memory: each needs another right of the region. */
 export const LOCAL_READ = 0;
 export const LOCAL_WRITE = ACCESS_LOCAL_WRITE;
 export const REMOTE_READ = ACCESS_REMOTE_READ;
 export const REMOTE_WRITE = ACCESS_REMOTE_WRITE;
+export const REMOTE_ATOMIC = ACCESS_REMOTE_ATOMIC;
 
 /** Answers of `pages`. */
 export const XLT_HIT = 0;
@@ -32,9 +35,13 @@ export const XLT_MISS = 1;
 export class Translator {
   /** After `pages` or `gather`: what the look-ups cost. */
   latencyPs: TimePs = 0;
-  /** After XLT_HIT of `pages`: the page frame of the first byte, and of the byte after the page. */
+  /** After XLT_HIT of `pages`: where the first byte is, and the page frame that follows. */
   frame = 0;
+  within = 0;
   nextFrame = 0;
+  /** After `checkRemote`: where the range starts in the region, and what allows its use. */
+  address = 0;
+  grant: Region | Binding | undefined;
   /** After a miss: address of the first byte that is not mapped for the access. */
   missAddress = 0;
   private readonly cache: TranslationCache;
@@ -64,6 +71,39 @@ export class Translator {
     return region.covers(address, bytes) ? region : undefined;
   }
 
+  /**
+   * The region that a packet's `key` leads to, itself or through a window, if the peer of `user` may
+   * use [address, address + bytes) with `right`. Sets `address` and `grant`.
+   */
+  checkRemote(
+    key: number,
+    user: WindowUser,
+    address: number,
+    bytes: number,
+    right: number,
+  ): Region | undefined {
+    const region = this.grantRemote(key, user, right);
+    if (region === undefined) return undefined;
+    const grant = this.grant as Region | Binding;
+    const start = grant.address;
+    if (address < start || address + bytes > start + grant.length) return undefined;
+    this.address = grant === region ? address : address + grant.bias;
+    return region;
+  }
+
+  /** The same without a range: the whole of what the key names. Sets `grant`. */
+  grantRemote(key: number, user: WindowUser, right: number): Region | undefined {
+    const region = this.mkeys.find(key);
+    if (region !== undefined) {
+      this.grant = region;
+      return region.pd === user.pd.number && (region.access & right) === right ? region : undefined;
+    }
+    const binding = this.mkeys.findBinding(key);
+    if (binding === undefined || binding.user !== user) return undefined;
+    this.grant = binding;
+    return (binding.access & right) === right ? binding.region : undefined;
+  }
+
   /** The region that `key` names, whoever asks; for statistics. */
   regionOf(key: number): Region | undefined {
     return this.mkeys.find(key);
@@ -72,7 +112,8 @@ export class Translator {
   /** Finds the one or two pages of a packet's `bytes` at `address`. */
   pages(region: Region, address: number, bytes: number, write: boolean): number {
     this.latencyPs = 0;
-    const page = Math.floor(address / 4096);
+    const at = address + region.bias;
+    const page = Math.floor(at / 4096);
     const need = write ? ACCESS_WRITE : ACCESS_READ;
     const entry = this.lookup(region, page);
     if ((entry & need) === 0) {
@@ -80,11 +121,12 @@ export class Translator {
       return XLT_MISS;
     }
     this.frame = entry >> 2;
+    this.within = at - page * 4096;
     this.nextFrame = 0;
-    if (address - page * 4096 + bytes > 4096) {
+    if (this.within + bytes > 4096) {
       const next = this.lookup(region, page + 1);
       if ((next & need) === 0) {
-        this.missAddress = (page + 1) * 4096;
+        this.missAddress = (page + 1) * 4096 - region.bias;
         return XLT_MISS;
       }
       this.nextFrame = next >> 2;
@@ -95,14 +137,15 @@ export class Translator {
   /** A burst with the page list of `bytes` at `address`, for reading; 0 on a miss. */
   gather(pool: FramePool, region: Region, address: number, bytes: number): number {
     this.latencyPs = 0;
-    const firstPage = Math.floor(address / 4096);
-    const burst = pool.allocateBurst(address - firstPage * 4096, bytes);
+    const at = address + region.bias;
+    const firstPage = Math.floor(at / 4096);
+    const burst = pool.allocateBurst(at - firstPage * 4096, bytes);
     const count = pool.burstPages(burst);
     for (let i = 0; i < count; i++) {
       const entry = this.lookup(region, firstPage + i);
       if ((entry & ACCESS_READ) === 0) {
         pool.releaseBurst(burst);
-        this.missAddress = i === 0 ? address : (firstPage + i) * 4096;
+        this.missAddress = i === 0 ? address : (firstPage + i) * 4096 - region.bias;
         return 0;
       }
       pool.burstEntries[burst * BURST_MAX_PAGES + i] = entry >> 2;
@@ -112,10 +155,11 @@ export class Translator {
 
   /** True when every page of the range is present for reading; else sets missAddress. */
   isReadable(region: Region, address: number, bytes: number): boolean {
-    const last = Math.floor((address + bytes - 1) / 4096);
-    for (let page = Math.floor(address / 4096); page <= last; page++) {
+    const at = address + region.bias;
+    const last = Math.floor((at + bytes - 1) / 4096);
+    for (let page = Math.floor(at / 4096); page <= last; page++) {
       if ((region.mtt[page - region.firstPage] & ACCESS_READ) === 0) {
-        this.missAddress = Math.max(address, page * 4096);
+        this.missAddress = Math.max(address, page * 4096 - region.bias);
         return false;
       }
     }

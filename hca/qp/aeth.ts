@@ -21,3 +21,16 @@ export const rnrTimerPs: readonly number[] = [
   2.56, 3.84, 5.12, 7.68, 10.24, 15.36, 20.48, 30.72, 40.96, 61.44, 81.92, 122.88, 163.84, 245.76,
   327.68, 491.52,
 ].map((ms) => Math.round(ms * MS));
+
+/** Receives that each credit code 0 to 30 grants (IBTA 9.7.7.2.4; 31 grants any number). */
+export const creditCounts: readonly number[] = [
+  0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
+  3072, 4096, 6144, 8192, 12_288, 16_384, 24_576, 32_768,
+];
+
+/** The largest credit code that `receives` posted receives cover. */
+export function creditCode(receives: number): number {
+  let code = creditCounts.length - 1;
+  while (creditCounts[code] > receives) code--;
+  return code;
+}

@@ -1,8 +1,9 @@
 /**
- * Completer: the peer's answers -> completions, or going back (IBTA 9.7.5, 9.7.7, 9.7.8).
+ * Completer: the peer's answers -> completions, or going back (IBTA 9.7.5, 9.7.7, 9.7.8, 9.9.2).
  *
  * Owns what is acknowledged, the retry counters, the ACK timer, the wait after an RNR NAK, and the
- * placing of READ responses. Does not own what is sent (`requester.ts`).
+ * peer's credits. Does not own what is sent (`requester.ts`) or how results reach memory
+ * (`landing.ts`).
  */
 import {
   BURST,
@@ -10,14 +11,21 @@ import {
   deadline,
   FRAME_WORDS,
   NEVER,
+  OP_ATOMIC,
+  OP_FIRST,
+  OP_LAST,
   OP_READ,
   opFlags,
   PAYLOAD_BYTES,
   QPS_RTS,
+  QPS_SQD,
+  RC_READ_RESPONSE_ONLY,
   type TimePs,
   US,
   W_AETH,
   W_OPCODE,
+  W_ORIGINAL_HIGH,
+  W_ORIGINAL_LOW,
   W_PSN,
   WC_BAD_RESP_ERR,
   WC_LOC_PROT_ERR,
@@ -27,25 +35,29 @@ import {
   WC_RETRY_EXC_ERR,
   WC_RNR_RETRY_EXC_ERR,
   WC_SUCCESS,
+  WR_RDMA_READ,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
-import { LOCAL_WRITE, XLT_HIT } from '../memory/translator.ts';
-import { TIMER_ACK, TIMER_WAIT } from '../timers.ts';
+import { TIMER_ACK, TIMER_PEER, TIMER_WAIT } from '../timers.ts';
 import {
   AETH_ACK,
+  AETH_ACK_NO_CREDITS,
   AETH_KIND,
   AETH_NAK,
   AETH_RNR_NAK,
+  creditCounts,
   NAK_INVALID_REQUEST,
   NAK_REMOTE_ACCESS,
   NAK_REMOTE_OPERATION,
   NAK_SEQUENCE,
   rnrTimerPs,
 } from './aeth.ts';
+import { LANDED, LANDING_DENIED, Landing } from './landing.ts';
 import type { Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
+import { WORK_ATOMIC, WORK_RECEIVE } from './work-kinds.ts';
 
 /** rnr_retry 7: for ever. */
 const RNR_RETRY_INFINITE = 7;
@@ -55,38 +67,42 @@ const ACK_TIMEOUT_UNIT_PS = 4.096 * US;
 export class Completer implements FaultWaiter {
   /** The oldest PSN that is not acknowledged. */
   unackedPsn = 0;
-  /** While it waits (RNR, or its own READ buffer faulted) the requester sends nothing. */
+  /** While it waits (RNR, or a page of its own result buffer is missing) the requester sends nothing. */
   isWaiting = false;
+  /** Whether the peer counts its receives: `hasCredit` says what may be sent. */
+  isLimited = false;
+  /** The last message (SSN) that the peer has a receive for; see `isLimited`. */
+  private limitSsn = 0;
   /** How long the ACK timer runs; NEVER where the attribute is 0. */
   private ackTimeoutPs = NEVER;
   private retriesLeft = 0;
   private rnrRetriesLeft = 0;
   private isFaulted = false;
-  /** The READ whose buffer met the fault in flight. */
+  /** The work request whose result buffer met the fault in flight. */
   private faultedWork = 0;
   /** Sending has gone back to a READ whose responses were lost; what is behind them says nothing new. */
   private isReadRepeated = false;
+  private readonly landing: Landing;
+  private readonly original = new Uint8Array(8);
+  private readonly originalView = new DataView(this.original.buffer);
 
   constructor(
     private readonly qp: QueuePair,
     private readonly parts: Parts,
-  ) {}
+  ) {
+    this.landing = new Landing(qp, parts);
+  }
 
   /** Sets the first PSN (MODIFY_QP to RTS). */
   start(psn: number): void {
     this.unackedPsn = psn;
-    this.ackTimeoutPs = this.effectiveTimeout();
+    this.takeAttributes();
     this.resetRetries();
   }
 
-  /** RDMA READs that are requested and not answered. */
-  readsOutstanding(): number {
-    const queue = this.qp.sendQueue;
-    let reads = 0;
-    for (let position = queue.head; position < queue.next; position++) {
-      if (queue.isRead(queue.at(position))) reads++;
-    }
-    return reads;
+  /** Attributes have changed. */
+  takeAttributes(): void {
+    this.ackTimeoutPs = this.effectiveTimeout();
   }
 
   /** (Re)starts the local ACK timer. */
@@ -94,47 +110,57 @@ export class Completer implements FaultWaiter {
     this.parts.timers.set(this.qp.index, TIMER_ACK, deadline(now, this.ackTimeoutPs));
   }
 
-  /** An ACK, NAK or READ response. The frame is the caller's. */
+  /**
+   * Whether the packet behind the first `sentPackets` of `row` may be sent to a peer that counts its
+   * receives (IBTA 9.7.7.2). The message behind the last one that has a receive may send its first
+   * packet, to ask; once that is acknowledged, there was a receive.
+   */
+  hasCredit(row: number, sentPackets: number): boolean {
+    const queue = this.qp.sendQueue;
+    if ((queue.kind[row] & WORK_RECEIVE) === 0) return true;
+    const beyond = psnDistance(queue.ssn[row], this.limitSsn);
+    if (beyond <= 0) return true;
+    if (beyond > 1) return false;
+    return sentPackets === 0 || psnDistance(this.unackedPsn, queue.firstPsn[row]) > 0;
+  }
+
+  /** An answer of the peer. The frame is the caller's. */
   receive(frame: number, now: TimePs, readyPs: TimePs): void {
-    if (this.qp.state !== QPS_RTS) {
-      this.parts.counters[C.state_drops]++;
+    const { qp, parts } = this;
+    if (!this.isRunning) {
+      parts.counters[C.state_drops]++;
       return;
     }
-    const words = this.parts.pool.words;
+    const words = parts.pool.words;
     const base = frame * FRAME_WORDS;
     const psn = words[base + W_PSN];
+    const flags = opFlags[words[base + W_OPCODE]];
+    const isResult = (flags & (OP_READ | OP_ATOMIC)) !== 0;
+    const syndrome = words[base + W_AETH] >>> 24;
     const sent = psnDistance(psn, this.unackedPsn);
     // Only PSNs that are sent and not acknowledged mean anything; others are ghosts.
-    if (sent < 0 || sent >= psnDistance(this.qp.requester.newPsn, this.unackedPsn)) return;
-    if ((opFlags[words[base + W_OPCODE]] & OP_READ) !== 0) {
-      this.readResponse(frame, psn, now, readyPs);
-      return;
-    }
-    const syndrome = words[base + W_AETH] >>> 24;
-    const code = syndrome & 0x1f;
-    switch (syndrome & AETH_KIND) {
-      case AETH_ACK:
-        this.acknowledgeBefore(psnAdd(psn, 1), now);
-        break;
-      case AETH_RNR_NAK:
-        if (this.acknowledgeBefore(psn, now)) this.onRnrNak(code, now);
-        break;
-      case AETH_NAK:
-        if (this.acknowledgeBefore(psn, now)) this.onNak(code, now);
-        break;
-    }
-    this.qp.activate(now);
+    if (sent < 0 || sent >= psnDistance(qp.requester.newPsn, this.unackedPsn)) {
+      // But the last ACK may come again, with more credits.
+      if (sent === -1 && !isResult && (syndrome & AETH_KIND) === AETH_ACK) this.credit(frame);
+    } else if (isResult) this.result(frame, flags, now, readyPs);
+    else this.acknowledge(syndrome, psn, frame, now);
+    qp.activate(now);
   }
 
   onTimer(kind: number, now: TimePs): void {
+    if (kind === TIMER_PEER) {
+      this.qp.onAnnouncement(false, now);
+      return;
+    }
     if (kind === TIMER_WAIT) {
       this.isWaiting = false;
       this.qp.requester.goBack(this.unackedPsn, now);
       this.qp.activate(now);
       return;
     }
-    // A suspended domain may have dropped the answer itself: `onPdResume` starts the timer anew.
-    if (this.isWaiting || this.qp.pd.suspended || !this.hasOutstanding()) return;
+    // A suspended domain may have dropped the answer itself: the resume starts the timer anew.
+    const isSuspended = this.qp.pd.suspended || this.qp.isPeerSuspended;
+    if (this.isWaiting || isSuspended || !this.hasOutstanding()) return;
     this.isReadRepeated = false;
     this.qp.timeouts++;
     this.parts.counters[C.local_ack_timeout_err]++;
@@ -145,13 +171,32 @@ export class Completer implements FaultWaiter {
     this.isFaulted = false;
     const queue = this.qp.sendQueue;
     // It may have been answered meanwhile, if its page came by itself.
+    // A queue pair that has been reset meanwhile has other machines.
+    if (this.qp.completer !== this) return;
     const isPending = queue.head === this.faultedWork && !queue.isEmpty;
     if (!ok && isPending) this.qp.fail(WC_LOC_PROT_ERR, now);
   }
 
   /** The protection domain runs again. */
   onPdResume(now: TimePs): void {
-    if (this.qp.state === QPS_RTS && this.hasOutstanding()) this.armAckTimer(now);
+    if (this.isRunning && this.hasOutstanding()) this.armAckTimer(now);
+  }
+
+  /** The peer drops what we send until it says otherwise: no time-out is its fault. */
+  onPeerSuspend(now: TimePs): void {
+    const { timers, profile } = this.parts;
+    this.qp.requester.beginStall(now);
+    timers.set(this.qp.index, TIMER_ACK, NEVER);
+    timers.set(this.qp.index, TIMER_PEER, deadline(now, profile.peerSuspendPs));
+  }
+
+  /** The peer takes requests again: what it has dropped meanwhile is sent anew. */
+  onPeerResume(now: TimePs): void {
+    const { qp, parts } = this;
+    parts.timers.set(qp.index, TIMER_PEER, NEVER);
+    if (!this.isWaiting && this.hasOutstanding()) qp.requester.goBack(this.unackedPsn, now);
+    else qp.requester.readAhead.fetch(now);
+    qp.activate(now);
   }
 
   /** Stops the timers (ERR). */
@@ -159,18 +204,19 @@ export class Completer implements FaultWaiter {
     this.isWaiting = false;
     this.parts.timers.set(this.qp.index, TIMER_ACK, NEVER);
     this.parts.timers.set(this.qp.index, TIMER_WAIT, NEVER);
+    this.parts.timers.set(this.qp.index, TIMER_PEER, NEVER);
   }
 
   /**
    * Everything before `psn` has arrived at the peer. Returns false when that cannot be, because a
-   * READ before it was not answered: then its responses were lost and sending goes back to it.
+   * READ or atomic before it was not answered: then its answer was lost and sending goes back to it.
    */
   private acknowledgeBefore(psn: number, now: TimePs): boolean {
     const queue = this.qp.sendQueue;
     const before = this.unackedPsn;
     while (psnDistance(psn, this.unackedPsn) > 0) {
       const row = queue.at(queue.head);
-      if (queue.isRead(row)) {
+      if (queue.isAnswered(row)) {
         if (this.unackedPsn !== before) this.onProgress(now);
         this.repeatRead(now);
         return false;
@@ -198,6 +244,8 @@ export class Completer implements FaultWaiter {
 
   private onRnrNak(code: number, now: TimePs): void {
     const { qp, parts } = this;
+    // The same, said again.
+    if (this.isWaiting) return;
     qp.rnrNaksReceived++;
     parts.counters[C.rnr_nak_retry_err]++;
     if (qp.attributes.rnrRetry !== RNR_RETRY_INFINITE && this.rnrRetriesLeft-- === 0) {
@@ -213,6 +261,8 @@ export class Completer implements FaultWaiter {
   private onNak(code: number, now: TimePs): void {
     const { counters } = this.parts;
     if (code === NAK_SEQUENCE) {
+      // rxe answers each packet behind one it has refused with RNR so; sending goes back anyway.
+      if (this.isWaiting) return;
       counters[C.packet_seq_err]++;
       this.retry(now);
     } else if (code === NAK_REMOTE_ACCESS) {
@@ -253,8 +303,28 @@ export class Completer implements FaultWaiter {
     this.parts.timers.set(this.qp.index, TIMER_WAIT, deadline(now, span));
   }
 
-  private readResponse(frame: number, psn: number, now: TimePs, readyPs: TimePs): void {
+  /** An ACKNOWLEDGE packet: ACK, RNR NAK or NAK. Reserved syndromes say nothing. */
+  private acknowledge(syndrome: number, psn: number, frame: number, now: TimePs): void {
+    const code = syndrome & ~AETH_KIND;
+    switch (syndrome & AETH_KIND) {
+      case AETH_ACK:
+        this.credit(frame);
+        this.acknowledgeBefore(psnAdd(psn, 1), now);
+        break;
+      case AETH_RNR_NAK:
+        if (this.acknowledgeBefore(psn, now)) this.onRnrNak(code, now);
+        break;
+      case AETH_NAK:
+        if (code <= NAK_REMOTE_OPERATION && this.acknowledgeBefore(psn, now)) this.onNak(code, now);
+        break;
+    }
+  }
+
+  /** A READ response, or the answer to an atomic, ATOMIC WRITE or FLUSH. */
+  private result(frame: number, flags: number, now: TimePs, readyPs: TimePs): void {
     const { qp, parts } = this;
+    const words = parts.pool.words;
+    const base = frame * FRAME_WORDS;
     if (qp.pd.suspended) {
       parts.counters[C.suspended_drops]++;
       // Nobody but this queue pair knows of it, so it asks again once it is resumed.
@@ -267,74 +337,110 @@ export class Completer implements FaultWaiter {
       return;
     }
     // A response acknowledges all requests before its own.
+    const psn = words[base + W_PSN];
     if (!this.acknowledgeBefore(psn, now)) return;
     const queue = qp.sendQueue;
     const row = queue.at(queue.head);
-    if (!queue.isRead(row)) return;
-    const mtu = qp.attributes.mtu;
-    const offset = psnDistance(psn, queue.firstPsn[row]) * mtu;
-    const bytes = parts.pool.words[frame * FRAME_WORDS + PAYLOAD_BYTES];
-    if (bytes !== Math.min(mtu, queue.length[row] - offset)) {
+    const hasAeth = (flags & (OP_FIRST | OP_LAST)) !== 0;
+    if (!this.isAnswerTo(row, frame, flags) || (hasAeth && !this.isGood(frame))) {
       qp.fail(WC_BAD_RESP_ERR, now);
       return;
     }
-    if (bytes > 0 && !this.place(frame, row, offset, bytes, now, readyPs)) return;
+    if (!this.land(frame, row, flags, now, readyPs)) return;
+    if (hasAeth) this.credit(frame);
     this.unackedPsn = psnAdd(psn, 1);
     if (psn === queue.lastPsn(row)) qp.completeHead(WC_SUCCESS, readyPs);
     this.onProgress(now);
-    qp.activate(now);
   }
 
-  /** Writes a READ response to the local buffer; false when it could not be written. */
-  private place(
-    frame: number,
-    row: number,
-    offset: number,
-    bytes: number,
-    now: TimePs,
-    readyPs: TimePs,
-  ): boolean {
-    const { qp, parts } = this;
-    const queue = qp.sendQueue;
-    const translator = parts.translator;
-    const start = queue.localAddress[row];
-    const region = translator.check(
-      queue.lkey[row],
-      qp.pd.number,
-      start,
-      queue.length[row],
-      LOCAL_WRITE,
-    );
-    if (region === undefined) {
-      qp.fail(WC_LOC_PROT_ERR, now);
-      return false;
-    }
-    const address = start + offset;
-    if (translator.pages(region, address, bytes, true) !== XLT_HIT) {
-      // RC has no way to stop a responder: drop what comes, ask again later (NPF section 4).
-      const miss = translator.missAddress;
-      const left = start + queue.length[row] - miss;
-      if (!this.isFaulted) {
-        this.isFaulted = true;
-        this.faultedWork = queue.head;
-        parts.faults.raise(region, miss, left, true, false, qp.qpn, this, now);
-      }
-      this.wait(parts.profile.readRetryPs, now);
-      parts.counters[C.read_responses_discarded]++;
-      return false;
-    }
-    const words = parts.pool.words;
+  /**
+   * Whether an answer is of the kind and length that the work request in `row` asked for. Of a READ,
+   * the packet that ends the response must be its last; where in it the peer began anew is its affair.
+   */
+  private isAnswerTo(row: number, frame: number, flags: number): boolean {
+    const queue = this.qp.sendQueue;
+    const words = this.parts.pool.words;
     const base = frame * FRAME_WORDS;
-    const write = parts.bus.dmaWrite(
-      translator.frame,
-      address % 4096,
-      translator.nextFrame,
-      words[base + BURST],
-      words[base + BURST_OFFSET],
-      bytes,
+    const bytes = words[base + PAYLOAD_BYTES];
+    if (!queue.isAnswered(row)) return false;
+    if ((queue.kind[row] & WORK_ATOMIC) !== 0) return (flags & OP_ATOMIC) !== 0;
+    if (queue.opcode[row] !== WR_RDMA_READ) {
+      return words[base + W_OPCODE] === RC_READ_RESPONSE_ONLY && bytes === 0;
+    }
+    const psn = words[base + W_PSN];
+    const isLast = psn === queue.lastPsn(row);
+    const left = queue.length[row] - this.offsetOf(row, psn);
+    return (
+      (flags & OP_READ) !== 0 &&
+      isLast === ((flags & OP_LAST) !== 0) &&
+      bytes === Math.min(this.qp.attributes.mtu, left)
     );
-    parts.bus.sendDmaWrite(readyPs + translator.latencyPs, write);
-    return true;
+  }
+
+  /** Whether the AETH of an answer says what it must: ACK. */
+  private isGood(frame: number): boolean {
+    const syndrome = this.parts.pool.words[frame * FRAME_WORDS + W_AETH] >>> 24;
+    return (syndrome & AETH_KIND) === AETH_ACK;
+  }
+
+  /** Writes what an answer brought to its buffer; false when that could not be. */
+  private land(frame: number, row: number, flags: number, now: TimePs, readyPs: TimePs): boolean {
+    const { qp, parts, landing } = this;
+    const { pool } = parts;
+    const base = frame * FRAME_WORDS;
+    const isAtomic = (flags & OP_ATOMIC) !== 0;
+    const bytes = isAtomic ? this.original.length : pool.words[base + PAYLOAD_BYTES];
+    if (bytes === 0) return true;
+    const offset = isAtomic ? 0 : this.offsetOf(row, pool.words[base + W_PSN]);
+    const burst = isAtomic ? this.originalBurst(frame) : pool.words[base + BURST];
+    const burstOffset = isAtomic ? 0 : pool.words[base + BURST_OFFSET];
+    const verdict = landing.place(row, offset, burst, burstOffset, bytes, readyPs);
+    if (isAtomic) pool.releaseBurst(burst);
+    if (verdict === LANDED) return true;
+    if (verdict === LANDING_DENIED) qp.fail(WC_LOC_PROT_ERR, now);
+    else this.onResultFault(now);
+    return false;
+  }
+
+  /** The original value of an atomic as the eight bytes that memory gets. */
+  private originalBurst(frame: number): number {
+    const { pool } = this.parts;
+    const base = frame * FRAME_WORDS;
+    this.originalView.setInt32(0, pool.words[base + W_ORIGINAL_LOW], true);
+    this.originalView.setInt32(4, pool.words[base + W_ORIGINAL_HIGH], true);
+    return pool.burstFromBytes(this.original, 0, this.original.length);
+  }
+
+  /** RC has no way to stop a responder: drop what comes, ask again later (NPF section 4). */
+  private onResultFault(now: TimePs): void {
+    const { qp, parts, landing } = this;
+    if (!this.isFaulted && landing.faultRegion !== undefined) {
+      const { faultRegion, faultAddress, faultBytes } = landing;
+      this.isFaulted = true;
+      this.faultedWork = qp.sendQueue.head;
+      parts.faults.raise(faultRegion, faultAddress, faultBytes, true, false, qp.qpn, this, now);
+    }
+    this.wait(parts.profile.readRetryPs, now);
+    parts.counters[C.read_responses_discarded]++;
+  }
+
+  /** Which byte of the message in `row` the packet with `psn` starts with. */
+  private offsetOf(row: number, psn: number): number {
+    return psnDistance(psn, this.qp.sendQueue.firstPsn[row]) * this.qp.attributes.mtu;
+  }
+
+  /** Takes the peer's count of receives out of an AETH. */
+  private credit(frame: number): void {
+    const aeth = this.parts.pool.words[frame * FRAME_WORDS + W_AETH];
+    const code = (aeth >>> 24) & ~AETH_KIND;
+    if (code === AETH_ACK_NO_CREDITS) {
+      this.isLimited = false;
+      return;
+    }
+    const limit = psnAdd(aeth & 0xffffff, creditCounts[code]);
+    // A limit once given is not taken back; AETHs may come out of order.
+    if (!this.isLimited || psnDistance(limit, this.limitSsn) > 0) this.limitSsn = limit;
+    this.isLimited = true;
   }
 
   /** What the adapter makes of the `timeout` attribute: 4.096 us * 2^timeout, with its own floor. */
@@ -344,6 +450,11 @@ export class Completer implements FaultWaiter {
     if (exponent === 0) return NEVER;
     const floor = Math.max(exponent, profile.ackTimeoutMinExponent);
     return ACK_TIMEOUT_UNIT_PS * 2 ** floor * profile.ackTimeoutFactor;
+  }
+
+  /** Whether answers are taken: what was sent before the queue pair was drained is still answered. */
+  private get isRunning(): boolean {
+    return this.qp.state === QPS_RTS || this.qp.state === QPS_SQD;
   }
 
   private hasOutstanding(): boolean {

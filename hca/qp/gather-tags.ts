@@ -1,15 +1,20 @@
-/** Tags of DMA reads in flight: which gather asked, and for which of its places. */
+/** Tags of DMA reads in flight: who asked, and for which of its places. */
 import { assert, type TimePs } from '../../transport/index.ts';
-import type { Gather } from './gather.ts';
+
+/** What asked for a DMA read. */
+export interface BurstWaiter {
+  /** The data of the read at `place` have come; the reference on `burst` (0: no data) passes on. */
+  onData(place: number, generation: number, burst: number, now: TimePs): void;
+}
 
 export class GatherTags {
-  private readonly owners: (Gather | undefined)[] = [undefined];
+  private readonly owners: (BurstWaiter | undefined)[] = [undefined];
   private readonly places: number[] = [0];
   private readonly generations: number[] = [0];
   private readonly free: number[] = [];
 
   /** A tag for a read of `owner`; tags start at 1. */
-  take(owner: Gather, place: number, generation: number): number {
+  take(owner: BurstWaiter, place: number, generation: number): number {
     const tag = this.free.pop() ?? this.owners.length;
     this.owners[tag] = owner;
     this.places[tag] = place;

@@ -3,17 +3,32 @@
  *
  * A requester gathers the data of its work requests, a responder the data of the READs it answers.
  * Bursts are asked for in the order in which they will be sent and are cut so that no packet
- * straddles two of them. What a burst belongs to is the owner's number, `work`.
+ * straddles two of them. A burst whose bytes stand in several places of memory is asked for piece by
+ * piece and put together when the last piece has come. What a burst belongs to is the owner's
+ * number, `work`.
  */
-import { type FramePool, nextPowerOfTwo, type TimePs } from '../../transport/index.ts';
+import {
+  BURST_MAX_BYTES,
+  type FramePool,
+  MAX_SGE,
+  nextPowerOfTwo,
+  type TimePs,
+} from '../../transport/index.ts';
 import type { BusPort } from '../bus-port.ts';
-import type { GatherTags } from './gather-tags.ts';
+import type { BurstWaiter, GatherTags } from './gather-tags.ts';
 
-export class Gather {
+/** Where pieces are put together. */
+const assembly = new Uint8Array(BURST_MAX_BYTES);
+
+export class Gather implements BurstWaiter {
   private readonly bursts: Int32Array;
   private readonly works: Int32Array;
   private readonly offsets: Float64Array;
   private readonly lengths: Int32Array;
+  /** Pieces of each place that is put together: how many, how many are on their way, and those here. */
+  private readonly pieceCounts: Uint8Array;
+  private readonly missing: Uint8Array;
+  private readonly pieces: Int32Array;
   private readonly mask: number;
   private first = 0;
   private count = 0;
@@ -33,6 +48,9 @@ export class Gather {
     this.works = new Int32Array(size);
     this.offsets = new Float64Array(size);
     this.lengths = new Int32Array(size);
+    this.pieceCounts = new Uint8Array(size);
+    this.missing = new Uint8Array(size);
+    this.pieces = new Int32Array(size * MAX_SGE);
   }
 
   get isFull(): boolean {
@@ -54,12 +72,8 @@ export class Gather {
     messageAddress: number,
     messageBytes: number,
   ): void {
-    const place = (this.first + this.count++) & this.mask;
-    this.bursts[place] = 0;
-    this.works[place] = work;
-    this.offsets[place] = offset;
-    this.lengths[place] = this.pool.burstBytes[burst];
-    const tag = this.tags.take(this, place, this.generation);
+    const place = this.takePlace(work, offset, this.pool.burstBytes[burst], 1);
+    const tag = this.tags.take(this, place * MAX_SGE, this.generation);
     this.bus.dmaReadOfMessage(
       readyPs,
       tag,
@@ -70,6 +84,23 @@ export class Gather {
       messageAddress,
       messageBytes,
     );
+  }
+
+  /** Asks for the pages of `count` bursts, which hold the bytes of `work` from `offset` on, in order. */
+  requestPieces(
+    readyPs: TimePs,
+    bursts: Int32Array,
+    count: number,
+    work: number,
+    offset: number,
+    bytes: number,
+  ): void {
+    const place = this.takePlace(work, offset, bytes, count);
+    for (let i = 0; i < count; i++) {
+      this.pieces[place * MAX_SGE + i] = 0;
+      const tag = this.tags.take(this, place * MAX_SGE + i, this.generation);
+      this.bus.dmaRead(readyPs, tag, bursts[i]);
+    }
   }
 
   /** The burst that holds byte `offset` of `work`, if it is the next one and has come; else 0. */
@@ -103,20 +134,57 @@ export class Gather {
   /** Drops everything, here or on its way: the sender goes back. */
   discard(): void {
     for (let i = 0; i < this.count; i++) {
-      const burst = this.bursts[(this.first + i) & this.mask];
-      if (burst !== 0) this.pool.releaseBurst(burst);
+      const place = (this.first + i) & this.mask;
+      if (this.bursts[place] !== 0) this.pool.releaseBurst(this.bursts[place]);
+      else if (this.pieceCounts[place] > 1) this.releasePieces(place);
     }
     this.count = 0;
     this.generation++;
   }
 
-  /** Data of an earlier request have come; the frame's reference on `burst` is ours now. */
-  onData(place: number, generation: number, burst: number, now: TimePs): void {
+  onData(at: number, generation: number, burst: number, now: TimePs): void {
     if (generation !== this.generation) {
       this.pool.releaseBurst(burst);
       return;
     }
-    this.bursts[place] = burst;
+    const place = Math.floor(at / MAX_SGE);
+    if (this.pieceCounts[place] === 1) this.bursts[place] = burst;
+    else {
+      this.pieces[at] = burst;
+      if (--this.missing[place] > 0) return;
+      this.bursts[place] = this.assemble(place);
+    }
     this.onLoaded(now);
+  }
+
+  private takePlace(work: number, offset: number, bytes: number, pieces: number): number {
+    const place = (this.first + this.count++) & this.mask;
+    this.bursts[place] = 0;
+    this.works[place] = work;
+    this.offsets[place] = offset;
+    this.lengths[place] = bytes;
+    this.pieceCounts[place] = pieces;
+    this.missing[place] = pieces;
+    return place;
+  }
+
+  /** One burst with the bytes of all pieces of a place. */
+  private assemble(place: number): number {
+    const { pool } = this;
+    let at = 0;
+    for (let i = 0; i < this.pieceCounts[place]; i++) {
+      const piece = this.pieces[place * MAX_SGE + i];
+      pool.burstToBytes(piece, 0, pool.burstBytes[piece], assembly, at);
+      at += pool.burstBytes[piece];
+    }
+    this.releasePieces(place);
+    return pool.burstFromBytes(assembly, 0, at);
+  }
+
+  private releasePieces(place: number): void {
+    for (let i = 0; i < this.pieceCounts[place]; i++) {
+      const piece = this.pieces[place * MAX_SGE + i];
+      if (piece !== 0) this.pool.releaseBurst(piece);
+    }
   }
 }

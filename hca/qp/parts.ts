@@ -1,11 +1,15 @@
 /** What the machines of a queue pair share with the rest of the adapter. */
 import type { FramePool, Node } from '../../transport/index.ts';
+
 import type { BusPort } from '../bus-port.ts';
 import type { FaultEngine } from '../fault-engine.ts';
+import type { MkeyTable } from '../memory/region.ts';
 import type { Translator } from '../memory/translator.ts';
 import type { HcaProfile } from '../profile.ts';
 import type { Timers } from '../timers.ts';
+import type { Trailer } from '../trailer.ts';
 import type { Transmitter } from '../transmitter.ts';
+import type { AtomicTags } from './atomic-tags.ts';
 import type { GatherTags } from './gather-tags.ts';
 
 /**
@@ -20,11 +24,19 @@ export interface Parts {
   readonly profile: HcaProfile;
   readonly counters: Float64Array;
   readonly bus: BusPort;
+  readonly mkeys: MkeyTable;
   readonly translator: Translator;
   readonly faults: FaultEngine;
   readonly timers: Timers;
   readonly tags: GatherTags;
+  readonly atomics: AtomicTags;
   readonly transmitter: Transmitter;
+  /** The bytes behind the message at hand. */
+  readonly trailer: Trailer;
+  /** Whether suspends of protection domains are announced to peers, and theirs are known. */
+  readonly announcesSuspend: boolean;
+  /** The partition key table of the port. */
+  readonly pkeys: readonly number[];
 }
 
 /** A protection domain of the adapter. */

@@ -7,11 +7,26 @@
  */
 import {
   CQE_RECEIVE,
+  CQE_SOLICITED,
+  EVENT_QP_FATAL,
+  EVENT_QP_LAST_WQE_REACHED,
   FRAME_WORDS,
-  PKEY_DEFAULT,
+  QP_CUR_STATE,
+  QP_EN_SQD_ASYNC_NOTIFY,
+  QP_STATE,
+  QPA_CUR_STATE,
+  QPA_RQ_PSN,
+  QPA_SQ_PSN,
+  QPA_STATE,
   QPS_ERR,
+  QPS_INIT,
   QPS_RESET,
+  QPS_RTR,
   QPS_RTS,
+  QPS_SQD,
+  QPS_SQE,
+  QPT_RC,
+  QPT_UD,
   RECORD_COMPLETION,
   SEND_SIGNALED,
   type TimePs,
@@ -19,62 +34,60 @@ import {
   W_LIDS,
   W_OPCODE,
   W_PKEY,
-  WC_RDMA_READ,
-  WC_RDMA_WRITE,
-  WC_RECV,
-  WC_SEND,
   WC_SUCCESS,
   WC_WR_FLUSH_ERR,
-  WR_RDMA_READ,
-  WR_SEND,
-  WR_SEND_WITH_IMM,
 } from '../../transport/index.ts';
+import type { CompletionQueue } from '../cq/completion-queue.ts';
+import { newAttributes, putAttributes, type QpAttributes, takeAttributes } from './attributes.ts';
 import { Completer } from './completer.ts';
+import { newResponder } from './new-responder.ts';
 import type { Parts, ProtectionDomain } from './parts.ts';
-import { ReadResponder } from './read-responder.ts';
-import { ReceiveQueue } from './receive-queue.ts';
+import { ReceiveQueue, type ReceiveSource } from './receive-queue.ts';
 import { Requester } from './requester.ts';
-import { Responder } from './responder.ts';
+import type { Responder } from './responder.ts';
 import { SendQueue } from './send-queue.ts';
+import type { SharedReceiveQueue } from './shared-receive-queue.ts';
+import { mayModify } from './transitions.ts';
+import { serviceOf, workCompletion } from './work-kinds.ts';
 
-/** Attributes set by MODIFY_QP; names as in `ibv_qp_attr`. */
-export interface QpAttributes {
-  destQpn: number;
-  destLid: number;
-  mtu: number;
-  timeout: number;
-  retryCnt: number;
-  rnrRetry: number;
-  minRnrTimer: number;
-  maxRdAtomic: number;
-  access: number;
+/** What CREATE_QP says of a queue pair; none of it ever changes. */
+export interface QpInit {
+  /** QPT_RC, QPT_UC or QPT_UD. */
+  readonly type: number;
+  readonly sendEntries: number;
+  readonly receiveEntries: number;
+  readonly sendCq: CompletionQueue;
+  readonly receiveCq: CompletionQueue;
+  /** Where receives come from instead of a queue of its own. */
+  readonly srq: SharedReceiveQueue | undefined;
+  /** sq_sig_all: every work request of the send queue is signalled. */
+  readonly signalsAll: boolean;
 }
+
+/** Datagrams may be as long as the largest MTU of a port; `path_mtu` is not set for them. */
+const PORT_MTU = 4096;
+const CONNECTED_MTU = 1024;
 
 export class QueuePair {
   state = QPS_RESET;
-  readonly attributes: QpAttributes = {
-    destQpn: 0,
-    destLid: 0,
-    mtu: 1024,
-    timeout: 0,
-    retryCnt: 0,
-    rnrRetry: 0,
-    minRnrTimer: 0,
-    maxRdAtomic: 1,
-    access: 0,
-  };
-  readonly sendQueue: SendQueue;
-  readonly receiveQueue: ReceiveQueue;
-  readonly requester: Requester;
-  readonly completer: Completer;
-  readonly responder: Responder;
-  readonly readResponder: ReadResponder;
+  readonly type: number;
+  /** The three high bits of the opcodes of its packets. */
+  readonly service: number;
+  readonly srq: SharedReceiveQueue | undefined;
+  readonly attributes: QpAttributes;
+  sendQueue!: SendQueue;
+  receiveQueue!: ReceiveSource;
+  requester!: Requester;
+  completer!: Completer;
+  responder!: Responder;
   /** Nothing of this queue pair may be sent before; see Transmitter. */
   readyPs: TimePs = 0;
   /** True once DESTROY_QP has taken its number out of use; its counters stay for the report. */
   isDestroyed = false;
   /** Whether the transmitter has it in its round. */
   isActive = false;
+  /** The peer has said that its protection domain is suspended: nothing is sent to it. */
+  isPeerSuspended = false;
 
   // Statistics.
   packetsSent = 0;
@@ -91,29 +104,98 @@ export class QueuePair {
     readonly index: number,
     readonly qpn: number,
     readonly pd: ProtectionDomain,
-    sendEntries: number,
-    receiveEntries: number,
-    private readonly sendCqn: number,
-    private readonly receiveCqn: number,
+    readonly init: QpInit,
     private readonly lid: number,
     private readonly parts: Parts,
   ) {
-    this.sendQueue = new SendQueue(sendEntries);
-    this.receiveQueue = new ReceiveQueue(receiveEntries);
+    this.type = init.type;
+    this.service = serviceOf(init.type);
+    this.srq = init.srq;
+    this.attributes = newAttributes(init.type === QPT_UD ? PORT_MTU : CONNECTED_MTU);
+    this.build();
+  }
+
+  /** Queues and machines as they are in RESET: empty, and without a memory of what was. */
+  private build(): void {
+    const { init, parts } = this;
+    this.sendQueue = new SendQueue(init.sendEntries);
+    this.receiveQueue = init.srq ?? new ReceiveQueue(init.receiveEntries, parts.trailer);
     this.requester = new Requester(this, parts);
     this.completer = new Completer(this, parts);
-    this.responder = new Responder(this, parts);
-    this.readResponder = new ReadResponder(this, parts);
+    this.responder = newResponder(this, parts);
+  }
+
+  /**
+   * MODIFY_QP: sets the attributes that `mask` names and goes to the state among them. Returns false,
+   * and changes nothing, where verbs do not allow it.
+   */
+  modify(mask: number, mailbox: Int32Array, now: TimePs): boolean {
+    const from = this.state;
+    const to = (mask & QP_STATE) !== 0 ? mailbox[QPA_STATE] : from;
+    if ((mask & QP_CUR_STATE) !== 0 && mailbox[QPA_CUR_STATE] !== from) return false;
+    if (!mayModify(from, to, this.type, mask)) return false;
+    // While the send queue drains, only the ways out of all trouble are open.
+    const isWayOut = to === QPS_RESET || to === QPS_ERR;
+    if (this.requester.isDraining && !isWayOut) return false;
+    if (!takeAttributes(this.attributes, mailbox, mask, this.parts.pkeys.length)) return false;
+    if (to === QPS_ERR) this.fail(WC_SUCCESS, now);
+    else if (to === QPS_RESET) this.reset(now);
+    else {
+      if (from === QPS_INIT && to === QPS_RTR) this.responder.start(this.attributes.rqPsn);
+      if (from === QPS_RTR && to === QPS_RTS) this.requester.start(this.attributes.sqPsn);
+      this.state = to;
+      this.completer.takeAttributes();
+      if (from === QPS_RTS && to === QPS_SQD) this.startDraining(mask, now);
+      if (from === QPS_SQD && to === QPS_RTS) this.requester.undrain(now);
+    }
+    return true;
+  }
+
+  private startDraining(mask: number, now: TimePs): void {
+    // Asked for anew each time.
+    if ((mask & QP_EN_SQD_ASYNC_NOTIFY) === 0) this.attributes.enSqdAsyncNotify = 0;
+    this.requester.drain(now);
+  }
+
+  /** QUERY_QP: attributes and where sending and receiving stand. */
+  query(mailbox: Int32Array): void {
+    putAttributes(this.attributes, mailbox);
+    mailbox[QPA_STATE] = this.state;
+    mailbox[QPA_CUR_STATE] = this.state;
+    mailbox[QPA_RQ_PSN] = this.responder.expectedPsn;
+    mailbox[QPA_SQ_PSN] = this.requester.nextPsn;
+  }
+
+  /** Goes to RESET: whatever was posted or under way is forgotten, without completions. */
+  private reset(now: TimePs): void {
+    this.requester.stop(now);
+    this.completer.stop();
+    this.responder.answers?.stop();
+    Object.assign(this.attributes, newAttributes(this.type === QPT_UD ? PORT_MTU : CONNECTED_MTU));
+    this.build();
+    this.isPeerSuspended = false;
+    this.state = QPS_RESET;
   }
 
   /** Whether this queue pair may send requests now. */
   get canRequest(): boolean {
-    return this.state === QPS_RTS && !this.pd.suspended;
+    const isRunning = this.state === QPS_RTS || this.requester.isDraining;
+    return isRunning && !this.pd.suspended && !this.isPeerSuspended;
   }
 
-  /** Whether posted receives are kept; in ERR they are flushed. */
-  get canReceive(): boolean {
-    return this.state !== QPS_ERR;
+  /** A RECV_DOORBELL frame; the frame is the caller's. */
+  postReceive(frame: number, now: TimePs): void {
+    // A queue pair in RESET has no receives, nor has one that takes them from a shared queue.
+    if (this.state === QPS_RESET || this.srq !== undefined) return;
+    if (!this.receiveQueue.post(this.parts.pool, frame)) this.overrun(now);
+    else if (this.state === QPS_ERR) this.flush(now);
+    else this.responder.receivePosted(now);
+  }
+
+  /** A queue has overflowed, or the completion queue has: nothing that follows can be trusted. */
+  overrun(now: TimePs): void {
+    this.parts.bus.asyncEvent(now, EVENT_QP_FATAL, this.qpn);
+    if (this.state !== QPS_ERR) this.fail(WC_SUCCESS, now);
   }
 
   /** A wire frame to the peer with its addresses filled in. */
@@ -124,8 +206,25 @@ export class QueuePair {
     words[base + W_OPCODE] = opcode;
     words[base + W_DEST_QPN] = this.attributes.destQpn;
     words[base + W_LIDS] = (this.lid << 16) | this.attributes.destLid;
-    words[base + W_PKEY] = PKEY_DEFAULT;
+    words[base + W_PKEY] = this.parts.pkeys[this.attributes.pkeyIndex];
     return frame;
+  }
+
+  /** Tells the peer that our protection domain is suspended, or runs again (ANNOUNCE_* opcode). */
+  announce(opcode: number, now: TimePs): void {
+    const isConnected = this.type !== QPT_UD && this.state >= QPS_RTR && this.state <= QPS_SQD;
+    if (!isConnected) return;
+    this.packetsSent++;
+    this.parts.transmitter.answer(this.newPacket(opcode), now);
+  }
+
+  /** The peer has announced a suspend, or a resume; or it has been silent for too long. */
+  onAnnouncement(isSuspended: boolean, now: TimePs): void {
+    if (this.state !== QPS_RTS && this.state !== QPS_SQD) return;
+    const wasSuspended = this.isPeerSuspended;
+    this.isPeerSuspended = isSuspended;
+    if (isSuspended) this.completer.onPeerSuspend(now);
+    else if (wasSuspended) this.completer.onPeerResume(now);
   }
 
   /** Something of this queue pair may have become sendable. */
@@ -133,72 +232,99 @@ export class QueuePair {
     this.parts.transmitter.activate(this, readyPs);
   }
 
-  /** Reports the work request at the head of the send queue and takes it out. */
+  /** The work request at the head of the send queue has completed. */
   completeHead(status: number, now: TimePs): void {
+    const row = this.takeHead(status, now);
+    if (status === WC_SUCCESS) this.requester.completed(row, now);
+  }
+
+  /** Reports the work request at the head of the send queue and takes it out; returns its row. */
+  takeHead(status: number, now: TimePs): number {
     const queue = this.sendQueue;
     const row = queue.at(queue.head);
     queue.head++;
-    if (status === WC_SUCCESS && (queue.flags[row] & SEND_SIGNALED) === 0) return;
-    const opcode = queue.opcode[row];
-    const completed =
-      opcode === WR_RDMA_READ
-        ? WC_RDMA_READ
-        : opcode === WR_SEND || opcode === WR_SEND_WITH_IMM
-          ? WC_SEND
-          : WC_RDMA_WRITE;
-    this.complete(now, this.sendCqn, queue.wrId[row], status, completed, queue.length[row], 0, 0);
+    const isSignalled = this.init.signalsAll || (queue.flags[row] & SEND_SIGNALED) !== 0;
+    if (status === WC_SUCCESS && !isSignalled) return row;
+    const opcode = workCompletion[queue.opcode[row]];
+    const bytes = queue.length[row];
+    this.complete(now, this.init.sendCq, queue.wrId[row], status, opcode, bytes, 0, 0, 0);
+    return row;
   }
 
-  /** Reports the oldest receive and takes it out. */
+  /**
+   * Reports receive `wrId`, which has been taken out of its queue. `sourceQpn` is the sender of a
+   * datagram; `isSolicited` says that the sender asked for an event.
+   */
   completeReceive(
     now: TimePs,
-    status: number,
-    opcode: number,
-    bytes: number,
-    immediate: number,
-    flags: number,
-  ): void {
-    const wrId = this.receiveQueue.wrId[this.receiveQueue.first];
-    this.receiveQueue.take();
-    this.complete(
-      now,
-      this.receiveCqn,
-      wrId,
-      status,
-      opcode,
-      bytes,
-      immediate,
-      flags | CQE_RECEIVE,
-    );
-  }
-
-  /** Goes to ERR: the head of the send queue completes with `status`, all else is flushed. */
-  fail(status: number, now: TimePs): void {
-    this.state = QPS_ERR;
-    this.requester.stop(now);
-    this.completer.stop();
-    this.readResponder.stop();
-    if (status !== WC_SUCCESS && !this.sendQueue.isEmpty) this.completeHead(status, now);
-    this.flush(now);
-  }
-
-  /** Flushes what is posted, now or later, in ERR (WR_FLUSH_ERR). */
-  flush(now: TimePs): void {
-    while (!this.sendQueue.isEmpty) this.completeHead(WC_WR_FLUSH_ERR, now);
-    while (!this.receiveQueue.isEmpty) this.completeReceive(now, WC_WR_FLUSH_ERR, WC_RECV, 0, 0, 0);
-  }
-
-  private complete(
-    now: TimePs,
-    cqn: number,
     wrId: number,
     status: number,
     opcode: number,
     bytes: number,
     immediate: number,
     flags: number,
+    sourceQpn: number,
+    isSolicited: boolean,
+  ): void {
+    const all = flags | CQE_RECEIVE | (isSolicited ? CQE_SOLICITED : 0);
+    const { receiveCq } = this.init;
+    this.complete(now, receiveCq, wrId, status, opcode, bytes, immediate, all, sourceQpn);
+  }
+
+  /**
+   * The work request at the head of the send queue cannot be sent: it completes with `status`. RC goes
+   * to ERR; without a connection state to lose, UC and UD stop sending and still receive (SQE).
+   */
+  failSend(status: number, now: TimePs): void {
+    if (this.type === QPT_RC) {
+      this.fail(status, now);
+      return;
+    }
+    this.state = QPS_SQE;
+    this.requester.stop(now);
+    this.takeHead(status, now);
+    this.flushSends(now);
+  }
+
+  /** Goes to ERR: the head of the send queue completes with `status`, all else is flushed. */
+  fail(status: number, now: TimePs): void {
+    const wasInErr = this.state === QPS_ERR;
+    this.state = QPS_ERR;
+    this.isPeerSuspended = false;
+    this.requester.stop(now);
+    this.completer.stop();
+    this.responder.answers?.stop();
+    if (status !== WC_SUCCESS && !this.sendQueue.isEmpty) this.takeHead(status, now);
+    this.flush(now);
+    if (this.srq === undefined || wasInErr) return;
+    // Nothing is taken from the shared queue any more.
+    this.parts.bus.asyncEvent(now, EVENT_QP_LAST_WQE_REACHED, this.qpn);
+  }
+
+  /** Flushes what is posted, now or later, in ERR (WR_FLUSH_ERR). */
+  flush(now: TimePs): void {
+    this.flushSends(now);
+    this.responder.flushReceives(now);
+  }
+
+  /** Flushes the send queue, in ERR and in SQE. */
+  flushSends(now: TimePs): void {
+    while (!this.sendQueue.isEmpty) this.takeHead(WC_WR_FLUSH_ERR, now);
+    this.requester.restart();
+  }
+
+  private complete(
+    now: TimePs,
+    cq: CompletionQueue,
+    wrId: number,
+    status: number,
+    opcode: number,
+    bytes: number,
+    immediate: number,
+    flags: number,
+    sourceQpn: number,
   ): void {
     this.parts.node.digest.record(RECORD_COMPLETION, now, this.qpn, wrId, status, opcode);
-    this.parts.bus.completion(now, cqn, this.qpn, wrId, status, opcode, bytes, immediate, flags);
+    cq.post(now, this.qpn, wrId, status, opcode, bytes, immediate, flags, sourceQpn, 0);
   }
 }

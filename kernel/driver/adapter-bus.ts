@@ -25,7 +25,7 @@ import {
 import type { Sim } from '../sched/completion.ts';
 import type { Timers } from '../sched/timers.ts';
 
-/** A work request written through the doorbell page, or a command mailbox: one write of 64 bytes. */
+/** A work request written through the doorbell page, or a command: 64 bytes, segments or mailbox on top. */
 const DOORBELL_BYTES = 64;
 /** A plain doorbell register. */
 const REGISTER_BYTES = 8;
@@ -83,9 +83,9 @@ export class AdapterBus {
         return this.pool.burstPages(words[base + BURST]) * TABLE_ENTRY_BYTES;
       case BUS_SEND_DOORBELL:
       case BUS_COMMAND:
-        return DOORBELL_BYTES;
+        return DOORBELL_BYTES + words[base + PAYLOAD_BYTES];
       default:
-        return REGISTER_BYTES;
+        return REGISTER_BYTES + words[base + PAYLOAD_BYTES];
     }
   }
 }

@@ -6,6 +6,7 @@
  */
 import {
   assert,
+  BURST,
   BUS_COMMAND,
   CMD_BAD_OPCODE,
   CMD_BAD_PARAMETER,
@@ -13,6 +14,7 @@ import {
   CMD_BUSY,
   CMD_OK,
   FRAME_WORDS,
+  PAYLOAD_BYTES,
   type TimePs,
 } from '../../transport/index.ts';
 import { type Errno, VerbsError } from '../errno.ts';
@@ -27,6 +29,14 @@ const errnoOf: Readonly<Record<number, Errno>> = {
   [CMD_BUSY]: 'EBUSY',
   [CMD_BAD_OPCODE]: 'EOPNOTSUPP',
 };
+
+interface Command {
+  readonly opcode: number;
+  readonly parameters: readonly number[];
+  readonly mailbox?: Uint8Array;
+  readonly q0?: number;
+  readonly q1?: number;
+}
 
 export class Commands {
   private readonly waiting = new Map<number, Completion<CommandDone>>();
@@ -53,8 +63,14 @@ export class Commands {
    * @throws VerbsError when the adapter refuses it; `verb` is what it was for
    */
   *run(verb: string, opcode: number, parameters: readonly number[], q0 = 0, q1 = 0): Sim<number> {
+    return (yield* this.exchange(verb, { opcode, parameters, q0, q1 })).result;
+  }
+
+  /** The same with a mailbox; returns all of the answer. */
+  *exchange(verb: string, command: Command): Sim<CommandDone> {
     yield this.commandPs;
     const { pool } = this.bus;
+    const { opcode, parameters, mailbox, q0 = 0, q1 = 0 } = command;
     const { tag, done } = this.expectDone(`the adapter to answer ${verb}`);
     const frame = this.bus.message(BUS_COMMAND);
     const at = frame * FRAME_WORDS;
@@ -63,13 +79,17 @@ export class Commands {
     for (let i = 0; i < parameters.length; i++) pool.words[at + 3 + i] = parameters[i];
     pool.doubles[frame * 2] = q0;
     pool.doubles[frame * 2 + 1] = q1;
+    if (mailbox) {
+      pool.words[at + BURST] = pool.burstFromBytes(mailbox, 0, mailbox.length);
+      pool.words[at + PAYLOAD_BYTES] = mailbox.length;
+    }
     this.bus.send(frame);
     yield done;
-    const { status, result } = done.value;
+    const { status } = done.value;
     if (status !== CMD_OK) {
       throw new VerbsError(errnoOf[status] ?? 'EINVAL', verb, `the adapter answered ${status}`);
     }
-    return result;
+    return done.value;
   }
 
   private finish(done: CommandDone): void {

@@ -5,19 +5,24 @@
  * the interrupt of its vector has arrived and its handler runs; one run of the handler drains the
  * queue, entries that came meanwhile included. DMA is not here: it never passes through RxJS.
  */
-import { concatMap, delay, filter, map, type Observable, Subject } from 'rxjs';
+import { concatMap, delay, filter, map, type Observable, Subject, share } from 'rxjs';
 import {
+  BURST,
+  BURST_OFFSET,
   BUS_ASYNC_EVENT,
   BUS_COMMAND_DONE,
   BUS_COMPLETION,
+  BUS_CQ_EVENT,
   BUS_INTERRUPT,
   BUS_PAGE_FAULT,
   busName,
   FRAME_WORDS,
   type FramePool,
+  PAYLOAD_BYTES,
   SimulationBug,
   type TimePs,
   VECTOR_ASYNC,
+  VECTOR_COMPLETION,
   VECTOR_PAGE_FAULT,
 } from '../../transport/index.ts';
 import type { VirtualScheduler } from '../rx/virtual-scheduler.ts';
@@ -36,10 +41,12 @@ export interface PageFaultEvent {
   readonly arrivedPs: TimePs;
 }
 
-/** An entry of the asynchronous event queue; numbers as IBV_EVENT_*. */
+/** An entry of the asynchronous event queue (ibv_async_event). */
 export interface AsyncEvent {
+  /** IBV_EVENT_*. */
   readonly event: number;
-  readonly qpn: number;
+  /** Of the queue pair, completion queue or shared receive queue. */
+  readonly number: number;
   readonly arrivedPs: TimePs;
 }
 
@@ -47,6 +54,8 @@ export interface CommandDone {
   readonly tag: number;
   readonly status: number;
   readonly result: number;
+  /** What the adapter wrote into the mailbox. */
+  readonly mailbox: Uint8Array;
 }
 
 /** A completion queue entry with the queue it is for. */
@@ -60,11 +69,14 @@ export class BusEvents {
   readonly asyncEvents$: Observable<AsyncEvent>;
   readonly commandsDone$: Observable<CommandDone>;
   readonly completions$: Observable<CompletionEntry>;
+  /** Numbers of completion queues that were armed and have an entry. */
+  readonly completionEvents$: Observable<number>;
   private readonly commandsDone = new Subject<CommandDone>();
   private readonly completions = new Subject<CompletionEntry>();
   private readonly interrupts = new Subject<number>();
   private readonly pageFaultQueue: PageFaultEvent[] = [];
   private readonly asyncQueue: AsyncEvent[] = [];
+  private readonly completionEventQueue: number[] = [];
 
   /** `interruptPs`: from the arrival of an MSI-X write to its handler at work. */
   constructor(
@@ -78,11 +90,14 @@ export class BusEvents {
         delay(interruptPs, scheduler),
         map(() => queue.splice(0)),
         concatMap((entries) => entries),
+        // One run of the handler for all who listen: the first would leave nothing for the others.
+        share(),
       );
     this.commandsDone$ = this.commandsDone.asObservable();
     this.completions$ = this.completions.asObservable();
     this.pageFaults$ = drained(VECTOR_PAGE_FAULT, this.pageFaultQueue);
     this.asyncEvents$ = drained(VECTOR_ASYNC, this.asyncQueue);
+    this.completionEvents$ = drained(VECTOR_COMPLETION, this.completionEventQueue);
   }
 
   /** Takes in one message; the frame stays the caller's. */
@@ -101,6 +116,8 @@ export class BusEvents {
             byteLen: words[at + 6] >>> 0,
             immediate: words[at + 7] >>> 0,
             flags: words[at + 8],
+            srcQp: words[at + 9],
+            slid: words[at + 10],
             timePs: now,
           },
         });
@@ -110,6 +127,7 @@ export class BusEvents {
           tag: words[at + 1],
           status: words[at + 2],
           result: words[at + 3],
+          mailbox: this.payload(frame),
         });
         return;
       case BUS_PAGE_FAULT:
@@ -124,7 +142,10 @@ export class BusEvents {
         });
         return;
       case BUS_ASYNC_EVENT:
-        this.asyncQueue.push({ event: words[at + 1], qpn: words[at + 2], arrivedPs: now });
+        this.asyncQueue.push({ event: words[at + 1], number: words[at + 2], arrivedPs: now });
+        return;
+      case BUS_CQ_EVENT:
+        this.completionEventQueue.push(words[at + 1]);
         return;
       case BUS_INTERRUPT:
         this.interrupts.next(words[at + 1]);
@@ -132,5 +153,16 @@ export class BusEvents {
       default:
         throw new SimulationBug(`a host gets a ${busName(words[at])} message`);
     }
+  }
+
+  private payload(frame: number): Uint8Array {
+    const { pool } = this;
+    const at = frame * FRAME_WORDS;
+    const bytes = new Uint8Array(pool.words[at + PAYLOAD_BYTES]);
+    if (bytes.length > 0) {
+      const offset = pool.words[at + BURST_OFFSET];
+      pool.burstToBytes(pool.words[at + BURST], offset, bytes.length, bytes, 0);
+    }
+    return bytes;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The memory of a host as its adapter sees it: DMA reads and writes of page frames.
+ * The memory of a host as its adapter sees it: DMA reads, writes and atomics of page frames.
  *
  * This is the data plane: no stream, no thread, nothing allocated. A read takes a reference to each
  * page's block, so it samples memory at the moment it gets here for the price of a count. A write
@@ -9,13 +9,16 @@
  * where it can be told (the frame is free), and happens all the same.
  */
 import {
+  ATOMIC_ADD,
   assert,
   BLOCK_BYTES,
   BURST,
   BURST_MAX_PAGES,
   BURST_OFFSET,
+  BUS_DMA_ATOMIC_DATA,
   BUS_DMA_READ_DATA,
   DMA_ENDS_MESSAGE,
+  DMA_SCATTERED,
   FRAME_WORDS,
   type FramePool,
   type Node,
@@ -32,7 +35,8 @@ export interface DmaCounters {
   dma_read_bytes: number;
   dma_writes: number;
   dma_write_bytes: number;
-  /** Transfers with a frame that nothing maps or pins any more. */
+  dma_atomics: number;
+  /** Transfers with a frame that nothing maps or pins any more; an atomic counts as a write. */
   stale_dma_reads: number;
   stale_dma_writes: number;
 }
@@ -43,6 +47,7 @@ export class HostMemory {
     dma_read_bytes: 0,
     dma_writes: 0,
     dma_write_bytes: 0,
+    dma_atomics: 0,
     stale_dma_reads: 0,
     stale_dma_writes: 0,
   };
@@ -109,10 +114,57 @@ export class HostMemory {
       this.land(words[at + 1], within, frame, 0, first);
       if (bytes > first) this.land(words[at + 3], 0, frame, first, bytes - first);
     }
-    if (words[at + 4] & DMA_ENDS_MESSAGE) {
+    const flags = words[at + 4];
+    if (flags & DMA_ENDS_MESSAGE) {
       const [qpn, message, length] = [words[at + 5], words[at + 6], words[at + 7] >>> 0];
-      this.log.addWritten(qpn, message, pool.doubles[frame * 2], length);
+      const place = pool.doubles[frame * 2];
+      if (flags & DMA_SCATTERED) this.log.addScattered(qpn, message, place, length);
+      else this.log.addWritten(qpn, message, place, length);
     }
+  }
+
+  /**
+   * Executes a DMA_ATOMIC on 8 bytes of memory, little endian, at this very moment; the frame goes
+   * back as its DMA_ATOMIC_DATA.
+   */
+  atomic(frame: number): void {
+    const { pool, frames, counters } = this;
+    const { words } = pool;
+    const at = frame * FRAME_WORDS;
+    const page = words[at + 2];
+    const offset = words[at + 3];
+    const operation = words[at + 4];
+    const [dataHigh, dataLow] = [words[at + 5], words[at + 6]];
+    const [compareHigh, compareLow] = [words[at + 7], words[at + 8]];
+    this.check(page);
+    assert(
+      (offset & 7) === 0 && offset >= 0 && offset < BLOCK_BYTES,
+      'an atomic is not on a multiple of 8',
+      this.node,
+    );
+    counters.dma_atomics++;
+    if (frames.references[page] === 0) counters.stale_dma_writes++;
+    const low = (frames.content.write(page, false) * BLOCK_BYTES + offset) >>> 2;
+    const memory = frames.content.blocks.words;
+    const [oldHigh, oldLow] = [memory[low + 1], memory[low]];
+    if (operation === ATOMIC_ADD) {
+      const sum = (oldLow >>> 0) + (dataLow >>> 0);
+      memory[low] = sum;
+      memory[low + 1] = oldHigh + dataHigh + (sum >= 2 ** 32 ? 1 : 0);
+    } else if (oldHigh === compareHigh && oldLow === compareLow) {
+      memory[low] = dataLow;
+      memory[low + 1] = dataHigh;
+    }
+    const address = frames.virtualPages[page] * BLOCK_BYTES + offset;
+    const operands = [dataHigh, dataLow, compareHigh, compareLow];
+    this.log.addAtomic(address, operation, [...operands, oldHigh, oldLow]);
+
+    // The tag (word 1) stays.
+    words[at] = BUS_DMA_ATOMIC_DATA;
+    words[at + 2] = oldHigh;
+    words[at + 3] = oldLow;
+    for (let i = 4; i < PAYLOAD_BYTES; i++) words[at + i] = 0;
+    this.bus.send(frame, this.dmaReadPs);
   }
 
   /** Writes payload bytes [from, from + bytes) of a frame into page frame `page` at `within`. */

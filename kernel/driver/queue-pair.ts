@@ -3,76 +3,144 @@
  * and not yet completed.
  */
 import {
-  BUS_RECV_DOORBELL,
-  BUS_SEND_DOORBELL,
-  FRAME_WORDS,
+  CQE_RECEIVE,
+  MAX_INLINE_BYTES,
+  MAX_SGE,
+  QPS_INIT,
+  QPS_RESET,
+  QPS_RTS,
+  QPT_RC,
+  QPT_UC,
+  QPT_UD,
+  SEND_INLINE,
   SEND_SIGNALED,
   WC_SUCCESS,
+  WR_ATOMIC_CMP_AND_SWP,
+  WR_ATOMIC_FETCH_AND_ADD,
+  WR_ATOMIC_WRITE,
+  WR_BIND_MW,
+  WR_FLUSH,
+  WR_LOCAL_INV,
+  WR_RDMA_READ,
+  WR_RDMA_WRITE,
+  WR_RDMA_WRITE_WITH_IMM,
+  WR_SEND,
+  WR_SEND_WITH_IMM,
+  WR_SEND_WITH_INV,
 } from '../../transport/index.ts';
 import { VerbsError } from '../errno.ts';
-import type { AdapterBus } from './adapter-bus.ts';
+import type { QueuePairAttributes } from './attributes.ts';
 import type { CompletionQueue } from './completion-queue.ts';
-import { MESSAGE_MASK } from './message-log.ts';
-import type { ReceiveRequest, SendRequest, WorkCompletion } from './work.ts';
+import { checkSges, PostedReceives } from './posted-receives.ts';
+import type { SharedReceiveQueue } from './shared-receive-queue.ts';
+import { lengthOf, type ReceiveRequest, type SendRequest, type WorkCompletion } from './work.ts';
 
-/** ibv_qp_attr, as far as the adapter knows it. What is left out keeps its value. */
-export interface QueuePairAttributes {
-  /** IBV_QPS_*. */
-  readonly state: number;
-  readonly destQpn: number;
-  readonly destLid: number;
-  /** Path MTU in bytes. */
-  readonly mtuBytes: number;
-  /** First PSN sent, and first PSN expected. */
-  readonly sendPsn: number;
-  readonly receivePsn: number;
-  /** Local ACK timeout: 4.096 us * 2^timeout, 0 for none. */
-  readonly timeout: number;
-  readonly retryCnt: number;
-  readonly rnrRetry: number;
-  /** Code of the RNR NAK timer (IBTA table 45). */
-  readonly minRnrTimer: number;
-  readonly maxRdAtomic: number;
-  /** What peers may do: IBV_ACCESS_REMOTE_*. */
-  readonly access: number;
+/** ibv_qp_init_attr. */
+export interface QueuePairPlan {
+  readonly sendCq: CompletionQueue;
+  readonly recvCq: CompletionQueue;
+  readonly maxSendWr: number;
+  /** 0 with a shared receive queue. */
+  readonly maxRecvWr: number;
+  /** IBV_QPT_*; RC when left out. */
+  readonly type?: number;
+  readonly srq?: SharedReceiveQueue;
+  /** Every request completes, signalled or not. */
+  readonly sqSigAll?: boolean;
+  /** Limits of a work request; the adapter's when left out. */
+  readonly maxSendSge?: number;
+  readonly maxRecvSge?: number;
+  readonly maxInline?: number;
+}
+
+/** What a queue pair's program has posted and polled, as the host counts it. */
+export interface QueuePairCounters {
+  send_requests: number;
+  /** To its own receive queue. */
+  receive_requests: number;
+  completions: number;
+  /** Of these, without success; flushed ones are among them. */
+  failed_completions: number;
 }
 
 /** A send-queue work request between post and completion. */
 export interface PostedSend {
   readonly request: SendRequest;
-  /** Its message's number on this queue pair, from 1. */
+  /** Its message's number on this queue pair, from 1; 0 when it sends none. */
   readonly message: number;
+  /** Hash of its bytes, where they need not stay as they are until it completes. */
+  readonly inlineHash: number | undefined;
 }
 
+/** Services whose queue pairs may post an opcode: bits of 1 << IBV_QPT_*. */
+const RC = 1 << QPT_RC;
+const CONNECTED = RC | (1 << QPT_UC);
+const ALL = CONNECTED | (1 << QPT_UD);
+const servicesOf: Readonly<Record<number, number>> = {
+  [WR_RDMA_WRITE]: CONNECTED,
+  [WR_RDMA_WRITE_WITH_IMM]: CONNECTED,
+  [WR_SEND]: ALL,
+  [WR_SEND_WITH_IMM]: ALL,
+  [WR_RDMA_READ]: RC,
+  [WR_ATOMIC_CMP_AND_SWP]: RC,
+  [WR_ATOMIC_FETCH_AND_ADD]: RC,
+  [WR_LOCAL_INV]: CONNECTED,
+  [WR_BIND_MW]: CONNECTED,
+  [WR_SEND_WITH_INV]: RC,
+  [WR_FLUSH]: RC,
+  [WR_ATOMIC_WRITE]: RC,
+};
+/** Opcodes whose data may be inline. */
+const INLINE_OPCODES: readonly number[] = [
+  WR_RDMA_WRITE,
+  WR_RDMA_WRITE_WITH_IMM,
+  WR_SEND,
+  WR_SEND_WITH_IMM,
+  WR_SEND_WITH_INV,
+  WR_ATOMIC_WRITE,
+];
+
 export class QueuePair {
+  readonly type: number;
+  /** As last set; the adapter moves the state to ERR or SQE by itself (see queryQp). */
   attributes: QueuePairAttributes;
-  /** Messages posted so far. */
+  readonly receives: PostedReceives;
+  readonly counters: QueuePairCounters = {
+    send_requests: 0,
+    receive_requests: 0,
+    completions: 0,
+    failed_completions: 0,
+  };
+  /** Messages posted since the last reset. */
   messageCount = 0;
   private sends: PostedSend[] = [];
-  private receivesPosted = 0;
 
   constructor(
-    private readonly bus: AdapterBus,
     readonly qpn: number,
     readonly pd: number,
-    readonly sendCq: CompletionQueue,
-    readonly recvCq: CompletionQueue,
-    readonly sendEntries: number,
-    readonly recvEntries: number,
+    readonly plan: QueuePairPlan,
   ) {
+    this.type = plan.type ?? QPT_RC;
+    this.receives = new PostedReceives(plan.maxRecvWr, plan.maxRecvSge ?? MAX_SGE);
     this.attributes = {
-      state: 0,
-      destQpn: 0,
-      destLid: 0,
+      state: QPS_RESET,
+      currentState: QPS_RESET,
       mtuBytes: 4096,
-      sendPsn: 0,
+      qkey: 0,
       receivePsn: 0,
-      timeout: 14,
-      retryCnt: 7,
-      rnrRetry: 7,
-      minRnrTimer: 12,
-      maxRdAtomic: 1,
+      sendPsn: 0,
+      destQpn: 0,
       access: 0,
+      pkeyIndex: 0,
+      drainedEvent: 0,
+      maxRdAtomic: 0,
+      maxDestRdAtomic: 0,
+      minRnrTimer: 0,
+      port: 0,
+      timeout: 0,
+      retryCnt: 0,
+      rnrRetry: 0,
+      destLid: 0,
     };
   }
 
@@ -81,65 +149,91 @@ export class QueuePair {
     return this.sends.length;
   }
 
-  /** Rings the send doorbell; returns the message number. */
-  ringSend(request: SendRequest): number {
-    if (this.sends.length === this.sendEntries) {
-      throw new VerbsError('ENOMEM', 'post_send', `the send queue of QP ${this.qpn} is full`);
-    }
-    this.messageCount++;
-    this.sends.push({ request, message: this.messageCount });
-    const { pool } = this.bus;
-    const frame = this.bus.message(BUS_SEND_DOORBELL);
-    const at = frame * FRAME_WORDS;
-    pool.words[at + 1] = this.qpn;
-    pool.words[at + 2] = request.opcode;
-    pool.words[at + 3] = request.flags;
-    pool.words[at + 4] = request.wrId;
-    pool.words[at + 5] = request.lkey;
-    pool.words[at + 6] = request.length;
-    pool.words[at + 7] = request.rkey ?? 0;
-    pool.words[at + 8] = request.immediate ?? 0;
-    pool.doubles[frame * 2] = request.localAddress;
-    pool.doubles[frame * 2 + 1] = request.remoteAddress ?? 0;
-    this.bus.send(frame);
-    return this.messageCount & MESSAGE_MASK;
+  /** What modify_qp has set; a reset empties both queues. */
+  change(changes: Partial<QueuePairAttributes>): void {
+    this.attributes = { ...this.attributes, ...changes };
+    if (changes.state !== QPS_RESET) return;
+    this.sends = [];
+    this.receives.clear();
+    this.messageCount = 0;
   }
 
-  /** Rings the receive doorbell. */
-  ringReceive(request: ReceiveRequest): void {
-    if (this.receivesPosted === this.recvEntries) {
-      throw new VerbsError('ENOMEM', 'post_recv', `the receive queue of QP ${this.qpn} is full`);
+  /** @throws VerbsError EINVAL or ENOMEM when the request cannot be posted */
+  checkSend({ opcode, flags, sges, datagram }: SendRequest): void {
+    const { plan, qpn } = this;
+    const refuse = (why: string): VerbsError => new VerbsError('EINVAL', 'post_send', why);
+    if (this.attributes.state < QPS_RTS) throw refuse(`QP ${qpn} is not ready to send`);
+    if (((servicesOf[opcode] ?? 0) & (1 << this.type)) === 0) {
+      throw refuse(`opcode ${opcode} is not for a queue pair of type ${this.type}`);
     }
-    this.receivesPosted++;
-    const { pool } = this.bus;
-    const frame = this.bus.message(BUS_RECV_DOORBELL);
-    const at = frame * FRAME_WORDS;
-    pool.words[at + 1] = this.qpn;
-    pool.words[at + 2] = request.wrId;
-    pool.words[at + 3] = request.lkey;
-    pool.words[at + 4] = request.length;
-    pool.doubles[frame * 2] = request.localAddress;
-    this.bus.send(frame);
+    if ((this.type === QPT_UD) !== (datagram !== undefined)) {
+      throw refuse('a datagram, and nothing else, needs an address handle');
+    }
+    if (datagram && datagram.ah.pd !== this.pd) throw refuse('the address handle is of another PD');
+    checkSges(sges, plan.maxSendSge ?? MAX_SGE, 'post_send');
+    if (flags & SEND_INLINE) {
+      const bytes = lengthOf(sges);
+      const limit = plan.maxInline ?? MAX_INLINE_BYTES;
+      if (bytes > limit) throw refuse(`${bytes} bytes inline, of at most ${limit}`);
+      if (!INLINE_OPCODES.includes(opcode)) throw refuse(`opcode ${opcode} has no inline data`);
+    }
+    if (this.sends.length === plan.maxSendWr) {
+      throw new VerbsError('ENOMEM', 'post_send', `the send queue of QP ${qpn} is full`);
+    }
   }
 
-  /** A receive request has completed. */
-  retireReceive(): void {
-    this.receivesPosted--;
+  /** Books a request that has been checked. */
+  addSend(request: SendRequest, inlineHash: number | undefined): PostedSend {
+    const isLocal = request.opcode === WR_LOCAL_INV || request.opcode === WR_BIND_MW;
+    const message = isLocal ? 0 : ++this.messageCount;
+    const posted = { request, message, inlineHash };
+    this.sends.push(posted);
+    this.counters.send_requests++;
+    return posted;
+  }
+
+  /** Books a receive. @throws VerbsError ENOMEM (the queue is full), EINVAL (it has none, or no such) */
+  addReceive(request: ReceiveRequest): void {
+    const refuse = (why: string): VerbsError => new VerbsError('EINVAL', 'post_recv', why);
+    if (this.plan.srq) throw refuse('the queue pair has a shared receive queue');
+    if (this.attributes.state < QPS_INIT) throw refuse(`QP ${this.qpn} is in RESET`);
+    this.receives.add(request, 'post_recv', `the receive queue of QP ${this.qpn}`);
+    this.counters.receive_requests++;
   }
 
   /**
-   * Takes the work requests that a send-queue completion covers out of the books, oldest first. A
-   * success stands for every unsignaled request before it too; an error for the one it names.
+   * Takes what a completion covers out of the books; returns the send-queue requests that it ends
+   * with success, oldest first.
    */
-  retireSends(completion: WorkCompletion): PostedSend[] {
+  retire(completion: WorkCompletion): PostedSend[] {
+    const { counters } = this;
+    counters.completions++;
+    if (completion.status !== WC_SUCCESS) counters.failed_completions++;
+    if (completion.flags & CQE_RECEIVE) {
+      (this.plan.srq?.receives ?? this.receives).retire(completion.wrId);
+      return [];
+    }
+    const covered = this.retireSends(completion);
+    return completion.status === WC_SUCCESS ? covered : [];
+  }
+
+  /**
+   * The work requests that a send-queue completion covers, oldest first. A success stands for every
+   * unsignaled request before it too; an error for the one it names and all before.
+   */
+  private retireSends(completion: WorkCompletion): PostedSend[] {
     const { sends } = this;
     let covered = 0;
     if (completion.status === WC_SUCCESS) {
-      while (covered < sends.length && (sends[covered++].request.flags & SEND_SIGNALED) === 0);
+      while (covered < sends.length && !this.isSignaled(sends[covered++].request));
     } else {
       const at = sends.findIndex((posted) => posted.request.wrId === completion.wrId);
       covered = at + 1;
     }
     return sends.splice(0, covered);
+  }
+
+  private isSignaled({ flags }: SendRequest): boolean {
+    return this.plan.sqSigAll === true || (flags & SEND_SIGNALED) !== 0;
   }
 }

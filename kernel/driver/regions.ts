@@ -66,7 +66,10 @@ export class Regions {
     return region;
   }
 
-  /** Takes a region away: first from the adapter, then its pages. */
+  /**
+   * Takes a region away: first from the adapter, then its pages.
+   * @throws VerbsError EBUSY while a window is bound to it; it stays as it is then
+   */
   *deregister(region: MemoryRegion): Sim<void> {
     const start = this.bus.node.now;
     if (!region.registered) throw new VerbsError('EINVAL', 'dereg_mr', 'not registered');
@@ -75,7 +78,13 @@ export class Regions {
     yield* region.drain();
     const destroyKey = this.commands.run('dereg_mr', CMD_DESTROY_MKEY, [region.lkey]);
     region.counters.pages_mapped = region.pagesMapped;
-    yield* (region.odp ?? (region.pinned as PinnedUmem)).release(destroyKey);
+    try {
+      yield* (region.odp ?? (region.pinned as PinnedUmem)).release(destroyKey);
+    } catch (error) {
+      region.registered = true;
+      this.byKey.set(region.lkey, region);
+      throw error;
+    }
     region.odp = undefined;
     region.pinned = undefined;
     this.registrationPs += this.bus.node.now - start;

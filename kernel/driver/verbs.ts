@@ -1,55 +1,93 @@
 /**
  * The verbs of a host: what its program calls (libibverbs), each a simulated computation that spends
- * CPU time and talks to the adapter.
+ * CPU time and talks to the adapter. Where libibverbs returns an errno, they throw a VerbsError.
+ *
+ * Owns the tables of what exists. Registering memory is `regions.ts`; what is posted and not complete
+ * is kept by each queue.
  */
+import type { Observable } from 'rxjs';
 import {
   BUS_PD_RESUME,
   BUS_PD_SUSPEND,
+  CMD_ALLOC_MW,
   CMD_ALLOC_PD,
   CMD_CREATE_CQ,
   CMD_CREATE_QP,
+  CMD_CREATE_SRQ,
+  CMD_DEALLOC_MW,
   CMD_DEALLOC_PD,
   CMD_DESTROY_CQ,
   CMD_DESTROY_QP,
+  CMD_DESTROY_SRQ,
+  CMD_MODIFY_CQ,
   CMD_MODIFY_QP,
+  CMD_MODIFY_SRQ,
   CMD_OK,
-  CQE_RECEIVE,
+  CMD_QUERY_QP,
   FRAME_WORDS,
-  mtuCode,
+  MAX_INLINE_BYTES,
+  MAX_SGE,
+  QPT_RC,
   RECORD_COMPLETION,
+  SEND_INLINE,
   type TimePs,
-  WC_SUCCESS,
 } from '../../transport/index.ts';
 import type { HostCosts } from '../costs.ts';
 import { VerbsError } from '../errno.ts';
+import type { AddressSpace } from '../mm/address-space.ts';
+import { PAGE_BYTES } from '../mm/frames.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
-import type { Sim } from '../sched/completion.ts';
+import { Completion, type Sim } from '../sched/completion.ts';
 import type { AdapterBus } from './adapter-bus.ts';
+import { decodeAttributes, encodeAttributes, type QueuePairAttributes } from './attributes.ts';
 import type { Commands } from './commands.ts';
+import { CompletionChannel } from './completion-channel.ts';
 import { CompletionQueue } from './completion-queue.ts';
+import { Doorbells } from './doorbells.ts';
 import type { AsyncEvent, BusEvents, CompletionEntry } from './events.ts';
 import type { MemoryRegion } from './memory-region.ts';
-import type { MessageLog } from './message-log.ts';
-import { QueuePair, type QueuePairAttributes } from './queue-pair.ts';
+import type { MemoryWindow } from './memory-window.ts';
+import { MESSAGE_MASK, type MessageLog } from './message-log.ts';
+import { PostedReceives } from './posted-receives.ts';
+import { QueuePair, type QueuePairPlan } from './queue-pair.ts';
 import type { Regions } from './regions.ts';
-import type { ReceiveRequest, SendRequest } from './work.ts';
+import type { SharedReceiveQueue } from './shared-receive-queue.ts';
+import {
+  type AddressHandle,
+  lengthOf,
+  type ReceiveRequest,
+  type ScatterEntry,
+  type SendRequest,
+} from './work.ts';
 
 export class Verbs {
+  /** Every queue pair there ever was, in order of creation. */
+  readonly allQueuePairs: QueuePair[] = [];
   /** Asynchronous events that have come, in order. */
   readonly asyncEvents: AsyncEvent[] = [];
+  /** The same as they come. */
+  readonly asyncEvents$: Observable<AsyncEvent>;
   private readonly completionQueues = new Map<number, CompletionQueue>();
-  private readonly queuePairs = new Map<number, QueuePair>();
+  private readonly doorbells: Doorbells;
+  /** Asynchronous events that the program has taken. */
+  private asyncEventsTaken = 0;
+  private asyncArrival = new Completion<void>('an asynchronous event');
 
   constructor(
     private readonly bus: AdapterBus,
     private readonly commands: Commands,
     events: BusEvents,
     private readonly regions: Regions,
+    private readonly mm: AddressSpace,
+    private readonly queuePairs: Map<number, QueuePair>,
     private readonly log: MessageLog,
     private readonly costs: HostCosts,
   ) {
+    this.doorbells = new Doorbells(bus);
+    this.asyncEvents$ = events.asyncEvents$;
     subscribeOrFail(bus.node, events.completions$, (entry) => this.complete(entry));
-    subscribeOrFail(bus.node, events.asyncEvents$, (event) => this.asyncEvents.push(event));
+    subscribeOrFail(bus.node, events.asyncEvents$, (event) => this.noteAsyncEvent(event));
+    subscribeOrFail(bus.node, events.completionEvents$, (cqn) => this.notify(cqn));
   }
 
   /** Every region there ever was, in order of registration. */
@@ -66,20 +104,9 @@ export class Verbs {
     return this.commands.run('alloc_pd', CMD_ALLOC_PD, []);
   }
 
+  /** @throws VerbsError EBUSY while something belongs to it */
   *deallocPd(pd: number): Sim<void> {
     yield* this.commands.run('dealloc_pd', CMD_DEALLOC_PD, [pd]);
-  }
-
-  *createCq(entries: number): Sim<CompletionQueue> {
-    const cqn = yield* this.commands.run('create_cq', CMD_CREATE_CQ, [entries]);
-    const queue = new CompletionQueue(this.bus.node, cqn, entries, this.costs.pollPs);
-    this.completionQueues.set(cqn, queue);
-    return queue;
-  }
-
-  *destroyCq(queue: CompletionQueue): Sim<void> {
-    yield* this.commands.run('destroy_cq', CMD_DESTROY_CQ, [queue.cqn]);
-    this.completionQueues.delete(queue.cqn);
   }
 
   /**
@@ -90,6 +117,7 @@ export class Verbs {
     return this.regions.register(pd, address, length, access);
   }
 
+  /** @throws VerbsError EBUSY while a window is bound to it */
   deregMr(region: MemoryRegion): Sim<void> {
     return this.regions.deregister(region);
   }
@@ -99,34 +127,100 @@ export class Verbs {
     return this.regions.advise(region, address, length, write);
   }
 
-  *createQp(
-    pd: number,
-    sendCq: CompletionQueue,
-    recvCq: CompletionQueue,
-    sendEntries: number,
-    recvEntries: number,
-  ): Sim<QueuePair> {
-    const parameters = [pd, sendEntries, recvEntries, sendCq.cqn, recvCq.cqn];
-    const qpn = yield* this.commands.run('create_qp', CMD_CREATE_QP, parameters);
-    const qp = new QueuePair(this.bus, qpn, pd, sendCq, recvCq, sendEntries, recvEntries);
+  /** A window of type 2: bind it with WR_BIND_MW and the key that nextRkey gives. */
+  *allocMw(pd: number): Sim<MemoryWindow> {
+    return { pd, rkey: yield* this.commands.run('alloc_mw', CMD_ALLOC_MW, [pd]) };
+  }
+
+  *deallocMw(window: MemoryWindow): Sim<void> {
+    yield* this.commands.run('dealloc_mw', CMD_DEALLOC_MW, [window.rkey]);
+  }
+
+  /** The way to the port with LID `dlid`, for datagrams of `pd`. */
+  createAh(pd: number, dlid: number): AddressHandle {
+    return { pd, dlid };
+  }
+
+  /** A channel for completion events; pass it to createCq. */
+  createCompletionChannel(): CompletionChannel {
+    return new CompletionChannel();
+  }
+
+  *createCq(entries: number, channel?: CompletionChannel): Sim<CompletionQueue> {
+    const cqn = yield* this.commands.run('create_cq', CMD_CREATE_CQ, [entries]);
+    const queue = new CompletionQueue(this.bus, cqn, entries, this.costs.pollPs, channel);
+    this.completionQueues.set(cqn, queue);
+    return queue;
+  }
+
+  /** Events come only with `count` completions, or `periodUs` after the first of fewer. */
+  *modifyCq(queue: CompletionQueue, count: number, periodUs: number): Sim<void> {
+    yield* this.commands.run('modify_cq', CMD_MODIFY_CQ, [queue.cqn, count, periodUs]);
+  }
+
+  /** Asks for one event on the queue's channel (ibv_req_notify_cq). Poll once more after it. */
+  *reqNotifyCq(queue: CompletionQueue, solicitedOnly = false): Sim<void> {
+    yield this.costs.postPs;
+    queue.arm(solicitedOnly);
+  }
+
+  /** @throws VerbsError EBUSY while a queue pair uses it */
+  *destroyCq(queue: CompletionQueue): Sim<void> {
+    yield* this.commands.run('destroy_cq', CMD_DESTROY_CQ, [queue.cqn]);
+    this.completionQueues.delete(queue.cqn);
+  }
+
+  /** `limit`: an event when fewer receives are left; 0 for none. */
+  *createSrq(pd: number, entries: number, limit = 0, maxSge = MAX_SGE): Sim<SharedReceiveQueue> {
+    checkLimit('create_srq', 'max_sge', maxSge, MAX_SGE);
+    const srqn = yield* this.commands.run('create_srq', CMD_CREATE_SRQ, [pd, entries, limit]);
+    return { srqn, pd, receives: new PostedReceives(entries, maxSge) };
+  }
+
+  /** Arms the limit event, once. */
+  *modifySrq(srq: SharedReceiveQueue, limit: number): Sim<void> {
+    yield* this.commands.run('modify_srq', CMD_MODIFY_SRQ, [srq.srqn, limit]);
+  }
+
+  /** @throws VerbsError EBUSY while a queue pair uses it */
+  *destroySrq(srq: SharedReceiveQueue): Sim<void> {
+    yield* this.commands.run('destroy_srq', CMD_DESTROY_SRQ, [srq.srqn]);
+  }
+
+  /** @throws VerbsError EINVAL for limits beyond the adapter's, or a resource it does not have */
+  *createQp(pd: number, plan: QueuePairPlan): Sim<QueuePair> {
+    checkLimit('create_qp', 'max_send_sge', plan.maxSendSge ?? MAX_SGE, MAX_SGE);
+    checkLimit('create_qp', 'max_recv_sge', plan.maxRecvSge ?? MAX_SGE, MAX_SGE);
+    checkLimit('create_qp', 'max_inline_data', plan.maxInline ?? 0, MAX_INLINE_BYTES);
+    const qpn = yield* this.commands.run('create_qp', CMD_CREATE_QP, [
+      pd,
+      plan.maxSendWr,
+      plan.maxRecvWr,
+      plan.sendCq.cqn,
+      plan.recvCq.cqn,
+      plan.type ?? QPT_RC,
+      plan.srq?.srqn ?? 0,
+      plan.sqSigAll ? 1 : 0,
+    ]);
+    const qp = new QueuePair(qpn, pd, plan);
     this.queuePairs.set(qpn, qp);
+    this.allQueuePairs.push(qp);
     return qp;
   }
 
-  /** Changes attributes; what is left out keeps its value (see QueuePair for the first ones). */
+  /** Sets the attributes that `changes` has, and no others: its keys are the attribute mask. */
   *modifyQp(qp: QueuePair, changes: Partial<QueuePairAttributes>): Sim<void> {
-    const all = { ...qp.attributes, ...changes };
-    yield* this.commands.run('modify_qp', CMD_MODIFY_QP, [
-      qp.qpn,
-      all.state,
-      (all.destQpn << 8) | mtuCode(all.mtuBytes),
-      all.sendPsn,
-      all.receivePsn,
-      (all.timeout << 24) | (all.retryCnt << 16) | (all.rnrRetry << 8) | all.minRnrTimer,
-      all.destLid,
-      (all.maxRdAtomic << 8) | all.access,
-    ]);
-    qp.attributes = all;
+    const { mask, mailbox } = encodeAttributes(changes);
+    const parameters = [qp.qpn, mask];
+    yield* this.commands.exchange('modify_qp', { opcode: CMD_MODIFY_QP, parameters, mailbox });
+    qp.change(changes);
+  }
+
+  /** All attributes as the adapter has them now, the current PSNs among them. */
+  *queryQp(qp: QueuePair): Sim<QueuePairAttributes> {
+    const command = { opcode: CMD_QUERY_QP, parameters: [qp.qpn] };
+    const { mailbox } = yield* this.commands.exchange('query_qp', command);
+    return decodeAttributes(mailbox);
   }
 
   *destroyQp(qp: QueuePair): Sim<void> {
@@ -136,18 +230,43 @@ export class Verbs {
 
   /**
    * Posts to the send queue. Returns the number of the message on this queue pair, from 1 (24 bits):
-   * the responder's MSN when it completes.
-   * @throws VerbsError ENOMEM when the send queue is full
+   * the responder's MSN when it completes; 0 for a request that sends none.
+   * @throws VerbsError ENOMEM (the send queue is full), EINVAL (state, opcode, limits)
    */
   *postSend(qp: QueuePair, request: SendRequest): Sim<number> {
+    const { flags, sges = [] } = request;
+    const isInline = (flags & SEND_INLINE) !== 0;
+    if (isInline) {
+      qp.checkSend(request);
+      for (const sge of sges) yield* this.touch(sge);
+    }
     yield this.costs.postPs;
-    return qp.ringSend(request);
+    qp.checkSend(request);
+    // Nobody can change the data between here and the doorbell.
+    const inline = isInline ? this.gather(sges) : undefined;
+    const { message } = qp.addSend(request, isInline ? this.log.hashOf(sges) : undefined);
+    this.doorbells.send(qp.qpn, request, inline);
+    return message & MESSAGE_MASK;
   }
 
-  /** Posts to the receive queue. @throws VerbsError ENOMEM when it is full */
+  /** Posts to the receive queue. @throws VerbsError ENOMEM (it is full), EINVAL */
   *postRecv(qp: QueuePair, request: ReceiveRequest): Sim<void> {
     yield this.costs.postPs;
-    qp.ringReceive(request);
+    qp.addReceive(request);
+    this.doorbells.receive(false, qp.qpn, request);
+  }
+
+  /** Posts to a shared receive queue. @throws VerbsError ENOMEM (it is full), EINVAL */
+  *postSrqRecv(srq: SharedReceiveQueue, request: ReceiveRequest): Sim<void> {
+    yield this.costs.postPs;
+    srq.receives.add(request, 'post_srq_recv', `shared receive queue ${srq.srqn}`);
+    this.doorbells.receive(true, srq.srqn, request);
+  }
+
+  /** Sleeps until there is an asynchronous event the program has not taken, and takes it. */
+  *nextAsyncEvent(): Sim<AsyncEvent> {
+    while (this.asyncEventsTaken === this.asyncEvents.length) yield this.asyncArrival;
+    return this.asyncEvents[this.asyncEventsTaken++];
   }
 
   /** Stops every queue pair of a protection domain; returns once the adapter is quiet. */
@@ -179,17 +298,42 @@ export class Verbs {
     if (queue === undefined) return;
     node.digest.record(RECORD_COMPLETION, node.now, work.qpn, work.wrId, work.status, work.byteLen);
     if (qp !== undefined) {
-      if (work.flags & CQE_RECEIVE) qp.retireReceive();
-      else this.retire(qp, work);
+      for (const posted of qp.retire(work)) this.log.addInitiator(qp, posted);
     }
     queue.push(work);
   }
 
-  private retire(qp: QueuePair, work: CompletionEntry['work']): void {
-    const { destQpn, destLid } = qp.attributes;
-    for (const { request, message } of qp.retireSends(work)) {
-      if (work.status !== WC_SUCCESS) continue;
-      this.log.addInitiator(destQpn, destLid, message, request.localAddress, request.length);
-    }
+  private noteAsyncEvent(event: AsyncEvent): void {
+    this.asyncEvents.push(event);
+    const arrival = this.asyncArrival;
+    this.asyncArrival = new Completion<void>(arrival.purpose);
+    arrival.resolve();
   }
+
+  private notify(cqn: number): void {
+    this.completionQueues.get(cqn)?.notify();
+  }
+
+  /** The CPU reads a buffer: inline data is copied by the program itself. */
+  private *touch({ address, length }: ScatterEntry): Sim<void> {
+    if (length === 0) return;
+    const first = Math.floor(address / PAGE_BYTES);
+    const pages = Math.ceil((address + length) / PAGE_BYTES) - first;
+    yield* this.mm.touch(address, pages, false);
+  }
+
+  private gather(sges: readonly ScatterEntry[]): Uint8Array {
+    const bytes = new Uint8Array(lengthOf(sges));
+    let at = 0;
+    for (const { address, length } of sges) {
+      bytes.set(this.mm.read(address, length), at);
+      at += length;
+    }
+    return bytes;
+  }
+}
+
+function checkLimit(verb: string, name: string, value: number, limit: number): void {
+  if (Number.isInteger(value) && value >= 0 && value <= limit) return;
+  throw new VerbsError('EINVAL', verb, `${name} is ${value}, of at most ${limit}`);
 }

@@ -16,7 +16,7 @@ import { moveRange, protectRange, zapRange } from './page-range.ts';
 import { makePte, PTE_DIRTY, PTE_PRESENT, PTE_WRITE } from './page-table.ts';
 import type { MmParts } from './parts.ts';
 import { Reclaim } from './reclaim.ts';
-import { UserAccess } from './user-access.ts';
+import { type Range, UserAccess } from './user-access.ts';
 import { UserPages } from './user-pages.ts';
 import { PROT_READ, PROT_WRITE, type Vma, VmaList } from './vma.ts';
 
@@ -161,19 +161,24 @@ export class AddressSpace {
     return this.access.fillResident(address, length, pattern);
   }
 
+  /** Writes bytes by the CPU, faulting pages in. */
+  write(address: number, bytes: Uint8Array): Sim<void> {
+    return this.access.write(address, bytes);
+  }
+
+  /** The bytes the process sees there now, zeros where nothing is; takes no time. */
+  read(address: number, length: number): Uint8Array {
+    return this.access.read(address, length);
+  }
+
   /** MessageHash of the bytes the process sees there now; takes no time. */
   hash(address: number, length: number): number {
-    return this.access.hash(address, length);
+    return this.access.hash([{ address, length }]);
   }
 
-  /** Writes 32-bit words by the CPU to a multiple of 4, within one page, faulting it in. */
-  writeWords(address: number, words: readonly number[]): Sim<void> {
-    return this.access.writeWords(address, words);
-  }
-
-  /** The unsigned 32-bit words the process sees there now; takes no time. Within one page. */
-  readWords(address: number, count: number): number[] {
-    return this.access.readWords(address, count);
+  /** The same of several ranges, one after the other. */
+  hashRanges(ranges: readonly Range[]): number {
+    return this.access.hash(ranges);
   }
 
   /** Set-up: maps a range at time 0 without cost. */

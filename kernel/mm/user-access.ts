@@ -4,7 +4,7 @@
  * Faults are taken in runs of up to FAULTS_PER_SLICE under one hold of the mmap lock, which is what a
  * program that walks through fresh memory does as far as anybody else can tell.
  */
-import { Failure, MessageHash } from '../../transport/index.ts';
+import { Failure, MessageHash, type TimePs } from '../../transport/index.ts';
 import type { Sim } from '../sched/completion.ts';
 import type { RwLock } from '../sched/rw-lock.ts';
 import { FaultHandler } from './fault-handler.ts';
@@ -19,6 +19,12 @@ import {
 } from './page-table.ts';
 import type { MmParts } from './parts.ts';
 import type { Vma, VmaList } from './vma.ts';
+
+/** Bytes of the address space. */
+export interface Range {
+  readonly address: number;
+  readonly length: number;
+}
 
 /** Page faults that one thread takes before somebody else may have the CPU or the mmap lock. */
 const FAULTS_PER_SLICE = 64;
@@ -73,8 +79,34 @@ export class UserAccess {
   }
 
   /** Writes bytes 0 to `length` - 1 of pattern `seed` to `address`. */
-  *fill(address: number, length: number, seed: number): Sim<void> {
+  fill(address: number, length: number, seed: number): Sim<void> {
     const { frames, costs } = this.mm;
+    return this.writePieces(address, length, costs.fillPagePs, (frame, within, piece, done) => {
+      if (piece === PAGE_BYTES) frames.content.setPattern(frame, seed, done);
+      else frames.content.writePart(frame, within, piece, seed, done);
+    });
+  }
+
+  /** Writes bytes to `address`. */
+  write(address: number, bytes: Uint8Array): Sim<void> {
+    const { content } = this.mm.frames;
+    const { pageAccessPs } = this.mm.costs;
+    return this.writePieces(address, bytes.length, pageAccessPs, (frame, within, piece, done) => {
+      const at = content.write(frame, piece === PAGE_BYTES) * PAGE_BYTES + within;
+      content.blocks.bytes.set(bytes.subarray(done, done + piece), at);
+    });
+  }
+
+  /**
+   * Walks through the pages of a range, faulting them in for writing, and calls `put` with the frame
+   * of each, the place within it, the bytes there and the bytes done before.
+   */
+  private *writePieces(
+    address: number,
+    length: number,
+    pagePs: TimePs,
+    put: (frame: number, within: number, piece: number, done: number) => void,
+  ): Sim<void> {
     let done = 0;
     while (done < length) {
       if (!this.lock.tryLockRead()) yield* this.lock.lockRead();
@@ -90,11 +122,10 @@ export class UserAccess {
         }
         let frame = this.faults.tryHandle(page, vma, true);
         if (frame < 0) frame = yield* this.faults.handle(page, vma, true);
-        if (piece === PAGE_BYTES) frames.content.setPattern(frame, seed, done);
-        else frames.content.writePart(frame, at % PAGE_BYTES, piece, seed, done);
+        put(frame, at % PAGE_BYTES, piece, done);
         done += piece;
       }
-      this.faults.pendingPs += pages * costs.fillPagePs;
+      this.faults.pendingPs += pages * pagePs;
       yield* this.faults.spend();
       this.lock.unlockRead();
     }
@@ -122,48 +153,51 @@ export class UserAccess {
     yield filled * costs.fillPagePs;
   }
 
-  /** Hash of the bytes that the process would read there; takes no time and faults nothing in. */
-  hash(address: number, length: number): number {
+  /**
+   * Hash of the bytes that the process would read in these ranges, one after the other; takes no time
+   * and faults nothing in.
+   */
+  hash(ranges: readonly Range[]): number {
     const { frames, swap, table } = this.mm;
     this.hasher.start();
+    for (const { address, length } of ranges) {
+      for (let done = 0; done < length; ) {
+        const at = address + done;
+        const page = Math.floor(at / PAGE_BYTES);
+        const within = at - page * PAGE_BYTES;
+        const piece = Math.min(length - done, PAGE_BYTES - within);
+        const pte = table.get(page);
+        if (pte & PTE_PRESENT) {
+          frames.content.hashInto(this.hasher, pteNumber(pte), within, piece);
+        } else if (pte & PTE_SWAP) {
+          swap.content.hashInto(this.hasher, pteNumber(pte), within, piece);
+        } else this.hasher.update(this.zeros, this.zeroWords, 0, piece);
+        done += piece;
+      }
+    }
+    return this.hasher.finish();
+  }
+
+  /** The bytes that the process would read there now; takes no time and faults nothing in. */
+  read(address: number, length: number): Uint8Array {
+    const { frames, swap, table } = this.mm;
+    const bytes = new Uint8Array(length);
     for (let done = 0; done < length; ) {
       const at = address + done;
       const page = Math.floor(at / PAGE_BYTES);
       const within = at - page * PAGE_BYTES;
       const piece = Math.min(length - done, PAGE_BYTES - within);
       const pte = table.get(page);
-      if (pte & PTE_PRESENT) {
-        frames.content.hashInto(this.hasher, pteNumber(pte), within, piece);
-      } else if (pte & PTE_SWAP) {
-        swap.content.hashInto(this.hasher, pteNumber(pte), within, piece);
-      } else this.hasher.update(this.zeros, this.zeroWords, 0, piece);
+      if (pte !== 0) {
+        const { content } = (pte & PTE_PRESENT) !== 0 ? frames : swap;
+        const block = content.sample(pteNumber(pte));
+        const from = block * PAGE_BYTES + within;
+        bytes.set(content.blocks.bytes.subarray(from, from + piece), done);
+        content.blocks.release(block);
+      }
       done += piece;
     }
-    return this.hasher.finish();
-  }
-
-  /** Writes 32-bit words to a multiple of 4, within one page, faulting it in. */
-  *writeWords(address: number, words: readonly number[]): Sim<void> {
-    yield* this.touch(address, 1, true);
-    const { content } = this.mm.frames;
-    const pte = this.mm.table.get(Math.floor(address / PAGE_BYTES));
-    const block = content.write(pteNumber(pte), false);
-    content.blocks.words.set(words, (block * PAGE_BYTES + (address % PAGE_BYTES)) / 4);
-  }
-
-  /** The 32-bit words at a multiple of 4, within one page, as the process would read them now. */
-  readWords(address: number, count: number): number[] {
-    const pte = this.mm.table.get(Math.floor(address / PAGE_BYTES));
-    if (pte === 0) return new Array<number>(count).fill(0);
-    const { content } = (pte & PTE_PRESENT) !== 0 ? this.mm.frames : this.mm.swap;
-    const block = content.sample(pteNumber(pte));
-    const from = (block * PAGE_BYTES + (address % PAGE_BYTES)) / 4;
-    const words = Array.from(
-      content.blocks.words.subarray(from, from + count),
-      (word) => word >>> 0,
-    );
-    content.blocks.release(block);
-    return words;
+    return bytes;
   }
 
   /** The mapping of page `page`, if it allows the access. */

@@ -60,8 +60,8 @@ describe('the scripting API', () => {
     );
     expect(data.hosts.map(({ name }) => name)).toEqual(['a', 'b']);
     expect(data.hosts[1]).toMatchObject({ memoryBytes: 2 ** 24, memlockBytes: 2 ** 20, cpus: 2 });
-    expect(data.links).toEqual([
-      { between: ['a', 'b'], rateGbps: 100, latencyPs: 1e6, lossPpm: 0 },
+    expect(data.links).toMatchObject([
+      { between: ['a', 'b'], rateGbps: 100, latencyPs: 1e6, lossPpm: 0, linkLayer: 'InfiniBand' },
     ]);
     expect(data.operations[0]).toMatchObject({
       kind: 'write',

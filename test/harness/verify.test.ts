@@ -4,11 +4,13 @@ import type { NodeReport } from '../../harness/report.ts';
 import { summarize } from '../../harness/stats/summarize.ts';
 import { CONTROL_QPN } from '../../harness/workload/layout.ts';
 import type { HostReport, MessageEntry } from '../../kernel/index.ts';
+import { QPT_RC } from '../../transport/index.ts';
 
 const DATA_QPN = CONTROL_QPN + 1;
 
 const entry = (side: MessageEntry['side'], changes: Partial<MessageEntry> = {}): MessageEntry => ({
   side,
+  service: QPT_RC,
   qpn: DATA_QPN,
   lid: 0,
   message: 1,
@@ -24,7 +26,7 @@ function verified(bytes: number, initiator: MessageEntry[], target: MessageEntry
     digest: '0',
     nowPs: 1,
     pending: false,
-    host: { regions: [], messages } as Partial<HostReport> as HostReport,
+    host: { regions: [], messages, atomics: [] } as Partial<HostReport> as HostReport,
     workload: {
       operations: 1,
       planned: 1,
@@ -33,6 +35,7 @@ function verified(bytes: number, initiator: MessageEntry[], target: MessageEntry
       startedPs: 0,
       lastPs: 1,
       finished: true,
+      words: { checked: 0, wrong: 0 },
       position: 'done',
     },
   });

@@ -85,8 +85,8 @@ describe('the responder refuses', () => {
       const pair = new Pair({ setUpB: { qpAccess } });
       pair.a.at(READY_PS, () => pair.a.postSend(QPN, { ...good, ...change }));
       pair.drive();
-      expect(pair.a.completions).toMatchObject([{ status: WC_REM_ACCESS_ERR }]);
-      expect(pair.b.asyncEvents).toEqual([EVENT_QP_ACCESS_ERR]);
+      expect(pair.a.completions).toMatchObject([{ status: WC_REM_INV_REQ_ERR }]);
+      expect(pair.b.asyncEvents).toEqual([EVENT_QP_REQ_ERR]);
     },
   );
 
@@ -98,7 +98,8 @@ describe('the responder refuses', () => {
     pair.drive();
     expect(pair.a.completions).toMatchObject([{ status: WC_REM_INV_REQ_ERR }]);
     expect(pair.b.completions).toMatchObject([{ wrId: 4, status: WC_LOC_LEN_ERR }]);
-    expect(pair.b.asyncEvents).toEqual([EVENT_QP_REQ_ERR]);
+    // The completion tells of it, so no event does (C9-222.1).
+    expect(pair.b.asyncEvents).toEqual([]);
   });
 });
 

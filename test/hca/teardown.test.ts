@@ -7,8 +7,9 @@ import {
   CMD_CREATE_MKEY,
   CMD_DESTROY_MKEY,
   CMD_DESTROY_QP,
-  CMD_MODIFY_QP,
   MS,
+  QP_STATE,
+  QPA_STATE,
   QPS_ERR,
   US,
   WC_LOC_PROT_ERR,
@@ -20,7 +21,7 @@ import {
   WR_RDMA_WRITE,
   WR_SEND,
 } from '../../transport/index.ts';
-import { READY_PS, REGION_KEY } from '../fixtures/bare-host.ts';
+import { type BareHost, READY_PS, REGION_KEY } from '../fixtures/bare-host.ts';
 import { BASE, Pair } from '../fixtures/pair.ts';
 
 const QPN = 0x11;
@@ -124,9 +125,10 @@ describe('a region destroyed while a message arrives in it', () => {
 });
 
 describe('a queue pair that goes', () => {
-  const kinds: [string, number[]][] = [
-    ['to ERR', [CMD_MODIFY_QP, QPS_ERR]],
-    ['away', [CMD_DESTROY_QP]],
+  const toErr = (host: BareHost): number => host.modifyQp(QPN, QP_STATE, { [QPA_STATE]: QPS_ERR });
+  const kinds: [string, (host: BareHost) => number][] = [
+    ['to ERR', toErr],
+    ['away', (host) => host.command(CMD_DESTROY_QP, [QPN])],
   ];
   const works: [string, number][] = [
     ['writes', WR_RDMA_WRITE],
@@ -151,8 +153,7 @@ describe('a queue pair that goes', () => {
           for (let wrId = 0; wrId < 4; wrId++)
             pair.a.postSend(QPN, { ...write, opcode, wrId, length: 100_000 });
         });
-        const [op, ...rest] = command;
-        pair[side].at(READY_PS + at * US, () => pair[side].command(op, [QPN, ...rest]));
+        pair[side].at(READY_PS + at * US, () => command(pair[side]));
         pair.drive();
         const ids = pair.a.completions.map((c) => c.wrId);
         expect(ids).toEqual([0, 1, 2, 3]);

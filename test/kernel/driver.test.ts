@@ -7,6 +7,7 @@ import {
   ACCESS_REMOTE_WRITE,
   ACCESS_WRITE,
   NS,
+  QPT_RC,
   US,
 } from '../../transport/index.ts';
 import { BASE, makeBench, PAGE } from './bench.ts';
@@ -294,6 +295,7 @@ describe('DMA', () => {
         expect(host.report().messages).toEqual([
           {
             side: 'target',
+            service: QPT_RC,
             qpn: 4,
             lid: 0,
             message: 1,

@@ -31,16 +31,14 @@ function story(verify: boolean): {
       yield* mm.fill(BASE, 4 * PAGE, 1);
       const pd = yield* verbs.allocPd();
       const cq = yield* verbs.createCq(16);
-      const qp = yield* verbs.createQp(pd, cq, cq, 2, 1);
+      const qp = yield* verbs.createQp(pd, { sendCq: cq, recvCq: cq, maxSendWr: 2, maxRecvWr: 1 });
       yield* verbs.modifyQp(qp, { state: QPS_RTS, destQpn: 77, destLid: 2 });
       const mr = yield* verbs.regMr(pd, BASE, 4 * PAGE, ACCESS_LOCAL_WRITE);
       for (let i = 1; i <= 3; i++) {
         const message = yield* verbs.postSend(qp, {
           opcode: WR_RDMA_WRITE,
           wrId: i,
-          lkey: mr.lkey,
-          localAddress: BASE + i,
-          length: i * 1000,
+          sges: [{ address: BASE + i, length: i * 1000, lkey: mr.lkey }],
           rkey: 1,
           remoteAddress: BASE,
           flags: SEND_SIGNALED,
@@ -49,9 +47,9 @@ function story(verify: boolean): {
         completions.push(yield* cq.next());
       }
       expect(cq.poll()).toBeUndefined();
-      yield* verbs.postRecv(qp, { wrId: 1, lkey: mr.lkey, localAddress: BASE, length: 8 });
+      yield* verbs.postRecv(qp, { wrId: 1 });
       try {
-        yield* verbs.postRecv(qp, { wrId: 2, lkey: mr.lkey, localAddress: BASE, length: 8 });
+        yield* verbs.postRecv(qp, { wrId: 2 });
         expect.unreachable();
       } catch (error) {
         expect(error).toBeInstanceOf(VerbsError);

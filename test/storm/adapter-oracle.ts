@@ -12,6 +12,7 @@ import {
   WC_RETRY_EXC_ERR,
   WC_SUCCESS,
   WC_WR_FLUSH_ERR,
+  type WireFaults,
   WR_RDMA_READ,
   WR_RDMA_WRITE_WITH_IMM,
   WR_SEND,
@@ -107,9 +108,14 @@ function mayFail(plan: Plan, outcome: Outcome, queues: readonly Queue[]): boolea
 }
 
 /** Whether losses, or waits that are longer than a few time-outs, may use up all retries. */
-function mayTimeOut({ lossPpm, timeout, hosts }: Plan): boolean {
+function mayTimeOut({ faults, timeout, hosts }: Plan): boolean {
   const isStoodStill = hosts.some((host) => host.disturbances.some((d) => d.kind === 'suspend'));
-  return lossPpm > 0 || timeout < 9 || isStoodStill;
+  return isFaulty(faults) || timeout < 9 || isStoodStill;
+}
+
+/** Whether the wire does anything to packets besides carrying them. */
+export function isFaulty({ lossPpm, duplicatePpm, reorderPpm, corruptPpm }: WireFaults): boolean {
+  return lossPpm + (duplicatePpm ?? 0) + (reorderPpm ?? 0) + (corruptPpm ?? 0) > 0;
 }
 
 /** Every work request completes once, in order; one failure, then flushes. */
@@ -333,12 +339,14 @@ function judgeCounters(plan: Plan, outcome: Outcome, complain: (text: string) =>
     const value = (name: string): number => mine[name] ?? Number.NaN;
     equal(
       'packets on the way',
-      value('port_xmit_packets') - value('wire_drops'),
+      value('port_xmit_packets') - value('wire_drops') + value('wire_duplicates'),
       theirs.port_rcv_packets,
     );
-    if (plan.lossPpm === 0) equal('data on the way', value('port_xmit_data'), theirs.port_rcv_data);
+    if (!isFaulty(plan.faults))
+      equal('data on the way', value('port_xmit_data'), theirs.port_rcv_data);
     equal('packets of queue pairs', sum(side, 'packets_sent'), value('port_xmit_packets'));
-    equal('packets for queue pairs', sum(side, 'packets_received'), value('port_rcv_packets'));
+    const sound = value('port_rcv_packets') - value('port_rcv_errors');
+    equal('packets for queue pairs', sum(side, 'packets_received'), sound);
     equal('retransmissions', sum(side, 'retransmitted_packets'), value('retransmitted_packets'));
     equal('RNR NAKs sent', sum(side, 'rnr_naks_sent'), value('rnr_naks_sent'));
     equal('RNR NAKs received', sum(side, 'rnr_naks_received'), value('rnr_nak_retry_err'));
@@ -347,7 +355,10 @@ function judgeCounters(plan: Plan, outcome: Outcome, complain: (text: string) =>
     const raised =
       value('odp_local_triggered_page_fault') + value('odp_remote_triggered_page_fault');
     equal('page faults', raised, outcome.hosts[side].faults);
-    if ((theirs.rnr_nak_retry_err ?? 0) > value('rnr_naks_sent'))
+    const twice = value('wire_duplicates');
+    if ((theirs.rnr_nak_retry_err ?? 0) > value('rnr_naks_sent') + twice)
       complain(`host ${side}: more RNR NAKs received than sent`);
+    if ((theirs.port_rcv_errors ?? 0) > value('wire_corruptions') + twice)
+      complain(`host ${side}: more packets were damaged than the wire says`);
   }
 }

@@ -17,6 +17,7 @@ import {
   WC_LOC_QP_OP_ERR,
   WC_REM_ACCESS_ERR,
   WC_REM_INV_REQ_ERR,
+  type WireFaults,
   WR_RDMA_READ,
   WR_RDMA_WRITE,
   WR_RDMA_WRITE_WITH_IMM,
@@ -92,7 +93,7 @@ export interface Plan {
   /** Queue pairs from this one on belong to the second protection domain. */
   readonly split: number;
   readonly mtu: number;
-  readonly lossPpm: number;
+  readonly faults: WireFaults;
   readonly rateGbps: number;
   readonly latencyPs: number;
   readonly timeout: number;
@@ -133,13 +134,12 @@ export function drawPlan(seed: number): Plan {
   const chance = new RandomStream(seed, 'storm', 'plan');
   const pick = <T>(...of: T[]): T => of[chance.below(of.length)] as T;
   const queuePairs = 1 + chance.below(4);
-  const lossPpm = chance.below(2) === 0 ? 0 : 1 + chance.below(100_000);
   const shape = {
     seed,
     queuePairs,
     split: 1 + chance.below(queuePairs),
     mtu: pick(256, 512, 1024, 2048, 4096),
-    lossPpm,
+    faults: drawFaults(chance),
     rateGbps: pick(25, 100, 100, 400),
     latencyPs: pick(300, 1000, 5000) * NS,
     timeout: 7 + chance.below(5),
@@ -185,6 +185,25 @@ export function drawPlan(seed: number): Plan {
   if (!isQuiet)
     for (const { disturbances } of plan.hosts) drawDisturbances(plan, disturbances, chance);
   return plan;
+}
+
+/** Nothing wrong with the wire, losses, or some of everything. */
+function drawFaults(chance: RandomStream): WireFaults {
+  const kind = chance.below(4);
+  if (kind < 2) return { lossPpm: 0 };
+  const share = (most: number): number => 1 + chance.below(most);
+  if (kind === 2) return { lossPpm: share(100_000) };
+  const maybe = (most: number): number => (chance.below(2) === 0 ? 0 : share(most));
+  return {
+    lossPpm: maybe(40_000),
+    lossBurstPackets: chance.below(5),
+    duplicatePpm: maybe(100_000),
+    duplicateDelayPs: maybe(100 * US),
+    reorderPpm: maybe(50_000),
+    reorderPackets: chance.below(6),
+    reorderDelayPs: share(30 * US),
+    corruptPpm: maybe(20_000),
+  };
 }
 
 /** Most of them come while something is on its way. */
@@ -334,7 +353,7 @@ function spoil(
     () => ({ rkey: keyOf(pd, 1), remote: spare, length: 100, mustFail: WC_REM_ACCESS_ERR }),
     () => ({ lkey: work.lkey ^ 0x20000, mustFail: WC_LOC_PROT_ERR }),
     () => ({ local: spare - 1, mustFail: WC_LOC_PROT_ERR }),
-    () => ({ opcode: 9, mustFail: WC_LOC_QP_OP_ERR }),
+    () => ({ opcode: 12, mustFail: WC_LOC_QP_OP_ERR }),
     () => ({ length: 2 ** 30 + 1 + chance.below(1000), mustFail: WC_LOC_LEN_ERR }),
     () => ({
       opcode: WR_RDMA_READ,

@@ -18,6 +18,7 @@ import {
   QPS_INIT,
   QPS_RTR,
   QPS_RTS,
+  QPT_RC,
   RandomStream,
   SEC,
   SEND_SIGNALED,
@@ -74,7 +75,7 @@ export function runPlan(plan: Plan, trains: boolean, log?: LoggedRecord[]): Outc
     profile: plan.profile as Partial<HcaProfile>,
     rateGbps: plan.rateGbps,
     latencyPs: plan.latencyPs,
-    lossPpm: plan.lossPpm,
+    faults: plan.faults,
     trains,
     pages: FIRST_PAGE + pages + SPARE_FRAMES + 2 + STATIC_PAGES,
     isBare: true,
@@ -175,7 +176,7 @@ function setUpHost(
     maxRdAtomic: plan.maxRdAtomic,
   };
   for (let queue = 0; queue < plan.queuePairs; queue++) {
-    host.command(CMD_CREATE_QP, [pdOf(plan, queue), 64, 64, 1, 1]);
+    host.command(CMD_CREATE_QP, [pdOf(plan, queue), 64, 64, 1, 1, QPT_RC]);
     modify(host, FIRST_QPN + queue, options, [QPS_INIT, QPS_RTR, QPS_RTS]);
   }
 }

@@ -1,8 +1,10 @@
 /** Lists in the documents are the lists in the code. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { queuePairsCsv } from '../../harness/stats/queue-pairs.ts';
 import { counterNames, profiles } from '../../hca/index.ts';
 import { failureCodes, opFlags, opHeaderBytes, opName } from '../../transport/index.ts';
+import { makeBench } from '../kernel/bench.ts';
 
 const root = new URL('../../', import.meta.url);
 const read = (path: string): string => readFileSync(new URL(path, root), 'utf8');
@@ -11,6 +13,15 @@ describe('documents', () => {
   it('docs/STATS.md names every counter of the adapter', () => {
     const text = read('docs/STATS.md');
     expect(counterNames.filter((name) => !text.includes(`\`${name}\``))).toEqual([]);
+  });
+
+  it('docs/STATS.md names every counter of a host and every column of qp.csv', () => {
+    const text = read('docs/STATS.md');
+    const { mm, dma } = makeBench().host.report();
+    const names = [...Object.keys(mm), ...Object.keys(dma)];
+    expect(names.filter((name) => !text.includes(`\`${name}\``))).toEqual([]);
+    const [columns] = queuePairsCsv([]).split('\n');
+    expect(text.replace(/`\n`/g, '')).toContain(columns);
   });
 
   it('docs/WIRE.md has every error code with its exit status and meaning', () => {

@@ -68,9 +68,10 @@ export class Partition {
 
   /**
    * Runs the local nodes until none may go on, or until about `budget` events have run. Returns true
-   * when the budget ended it, that is, when there is more to do without hearing from anyone.
+   * when the budget ended it, that is, when there is more to do without hearing from anyone. Events
+   * from `untilPs` on have to wait: something from outside the world may still come before them.
    */
-  advance(budget: number): boolean {
+  advance(budget: number, untilPs: TimePs = NEVER): boolean {
     const { locals, nodes, actions } = this;
     for (let i = 0; i < this.count; i++) {
       actions[i] = nodes[i]?.nextAction() ?? this.promised[i];
@@ -82,7 +83,7 @@ export class Partition {
       for (let k = 0; k < locals.length; k++) {
         const i = locals[k];
         const node = nodes[i] as Node;
-        node.horizon = this.horizonOf(i);
+        node.horizon = this.horizonOf(i, untilPs);
         if (node.queue.nextTime() >= node.horizon) continue;
         left -= node.run(left);
         // What it sent to others has lowered theirs already; see `arriving`.
@@ -140,8 +141,8 @@ export class Partition {
     return true;
   }
 
-  private horizonOf(i: number): TimePs {
-    let horizon = this.limitPs === NEVER ? NEVER : this.limitPs + 1;
+  private horizonOf(i: number, untilPs: TimePs): TimePs {
+    let horizon = Math.min(untilPs, this.limitPs + 1);
     const { count, actions, distance } = this;
     for (let j = 0; j < count; j++) {
       if (j === i) continue;

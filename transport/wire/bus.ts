@@ -108,8 +108,7 @@ export const busLayouts: readonly BusLayout[] = [
     words: ['opcode', 'tag', 'p0', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7'],
     longs: ['q0', 'q1'],
     trailer: 'data',
-    meaning:
-      'a command of the driver, with its mailbox; COMMAND_DONE with the same tag answers it',
+    meaning: 'a command of the driver, with its mailbox; COMMAND_DONE with the same tag answers it',
   },
   {
     type: BUS_DMA_READ_DATA,

@@ -88,6 +88,18 @@ export class FramePool {
     this.freeFrames[this.freeFrameCount++] = frame;
   }
 
+  /** A frame with the same content; both hold the burst. */
+  copy(frame: number): number {
+    const twin = this.allocate();
+    const words = this.words;
+    const from = frame * FRAME_WORDS;
+    for (let i = 0; i < FRAME_WORDS; i++) words[twin * FRAME_WORDS + i] = words[from + i];
+    this.doubles[twin * 2] = this.doubles[frame * 2];
+    this.doubles[twin * 2 + 1] = this.doubles[frame * 2 + 1];
+    if (words[from + BURST] !== 0) this.retainBurst(words[from + BURST]);
+    return twin;
+  }
+
   /** A burst of `bytes` bytes that start at `first` in their first page; its entries are not set. */
   allocateBurst(first: number, bytes: number): number {
     assert(this.freeBurstCount > 0, 'out of bursts');

@@ -54,8 +54,10 @@ const HDR_ABSENT = 255;
 
 /** OP_* flags of an opcode. */
 export const opFlags = new Uint32Array(256);
-/** Bytes of BTH and extension headers. */
-export const opHeaderBytes = new Uint8Array(256);
+/** Bytes of BTH and extension headers; of an unknown opcode, of the BTH alone. */
+export const opHeaderBytes = new Uint8Array(256).fill(headerBytes[HDR_BTH]);
+/** Extension headers of an opcode: bit HDR_* for each. */
+export const opHeaders = new Uint16Array(256);
 const opOffset = new Uint8Array(256 * HDR_COUNT).fill(HDR_ABSENT);
 /** Name of an opcode, as Linux and Wireshark spell it. */
 export const opName: string[] = Array.from(
@@ -182,6 +184,7 @@ function row(op: number, name: string, flags: number, headers: readonly number[]
   for (const header of [HDR_BTH, ...headers]) {
     opOffset[op * HDR_COUNT + header] = at;
     at += headerBytes[header];
+    if (header !== HDR_BTH) opHeaders[op] |= 1 << header;
   }
   opFlags[op] = flags | OP_KNOWN;
   opHeaderBytes[op] = at;

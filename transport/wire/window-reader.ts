@@ -9,7 +9,8 @@ import type { Node } from '../sim/node.ts';
 import type { Partition } from '../sim/partition.ts';
 import { busProblem, decodeBus } from './bus.ts';
 import { FRAME_WORDS, type FramePool } from './frame-pool.ts';
-import { decodePacket, packetProblem } from './packet.ts';
+import { decodePacket } from './infiniband.ts';
+import { packetProblem } from './packet.ts';
 import { type FramedChannel, KIND_BUS, type WindowWriter } from './window.ts';
 import { WindowScanner, windowFailure } from './window-scanner.ts';
 

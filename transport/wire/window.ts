@@ -12,7 +12,7 @@
  *
  * There is one promise for each node that the sender speaks for, in order of node number: the time
  * in picoseconds of the node's next event, or +Infinity. Frames name the node and port that receive
- * them; `kind` is 0 for a packet (`packet.ts`) and 1 for a bus message (`bus.ts`). A packet train is
+ * them; `kind` is 0 for a packet (`infiniband.ts`) and 1 for a bus message (`bus.ts`). A packet train is
  * a matter of one process and travels as single packets.
  */
 import { assert } from '../sim/assert.ts';
@@ -20,7 +20,7 @@ import type { ChannelShape, Partition, WindowSink } from '../sim/partition.ts';
 import { NEVER, type TimePs } from '../sim/units.ts';
 import { BUS_MAX_BYTES, encodeBus } from './bus.ts';
 import { FRAME_WORDS, type FramePool, TRAIN_COUNT, TRAIN_SPACING } from './frame-pool.ts';
-import { encodePacket, PACKET_MAX_BYTES } from './packet.ts';
+import { encodePacket, PACKET_MAX_BYTES } from './infiniband.ts';
 
 /** First byte of a window. */
 export const MESSAGE_WINDOW = 1;
