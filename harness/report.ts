@@ -4,7 +4,7 @@
 import type { HcaReport } from '../hca/index.ts';
 import type { HostReport } from '../kernel/index.ts';
 import { Failure, type TimePs } from '../transport/index.ts';
-import type { EdgeCounters } from './gateway/external-peer.ts';
+import type { EdgeCounters } from './gateway/edge-counters.ts';
 import type { WorkloadReport } from './workload/progress.ts';
 
 export interface NodeReport {

@@ -3,27 +3,30 @@
  * has seen enough (`| head`).
  */
 import { once } from 'node:events';
+import { Failure } from '../transport/index.ts';
 
-export class StandardOutput {
-  private isOpen = true;
-  private readonly onError = (error: NodeJS.ErrnoException): void => {
-    this.isOpen = false;
-    if (error.code !== 'EPIPE') throw error;
-  };
+let problem: NodeJS.ErrnoException | undefined;
+let isWatched = false;
 
-  constructor() {
-    process.stdout.on('error', this.onError);
+/**
+ * Writes `text`; false once nobody reads any more. Throws Failure E_OUTPUT where standard output
+ * fails otherwise (a full disk).
+ */
+export async function writeOut(text: string): Promise<boolean> {
+  if (!isWatched) {
+    // For the rest of the process: an error may come after the last write.
+    process.stdout.on('error', (error) => {
+      problem ??= error;
+    });
+    isWatched = true;
   }
-
-  /** Writes `text`; false once nobody reads any more. */
-  async write(text: string): Promise<boolean> {
-    if (!this.isOpen) return false;
-    if (!process.stdout.write(text)) {
-      // A reader that is gone ends the stream instead of draining it.
-      await Promise.race([once(process.stdout, 'drain'), once(process.stdout, 'close')]).catch(
-        () => undefined,
-      );
-    }
-    return this.isOpen;
+  if (problem === undefined && !process.stdout.write(text)) {
+    // A stream that fails is closed and never drains.
+    const drained = once(process.stdout, 'drain');
+    await Promise.race([drained, once(process.stdout, 'close')]).catch(() => undefined);
   }
+  if (problem === undefined) return true;
+  if (problem.code === 'EPIPE') return false;
+  const what = `cannot be written: ${problem.code ?? problem.message}`;
+  throw new Failure('E_OUTPUT', what, 'standard output', 'somewhere to write to');
 }

@@ -45,6 +45,7 @@ import {
   type TimePs,
 } from '../transport/index.ts';
 import { cyclesPs } from './profile.ts';
+import { modifyQueuePair, queryQueuePair } from './qp/modify.ts';
 import type { Parts } from './qp/parts.ts';
 import type { Resources } from './resources.ts';
 
@@ -183,15 +184,16 @@ export class Commands implements Engine {
         const qp = resources.findQueuePair(words[p]);
         if (qp === undefined) return CMD_BAD_RESOURCE;
         if (!this.loadMailbox(frame)) return CMD_BAD_PARAMETER;
-        return qp.modify(words[p + 1], this.mailbox, now) ? CMD_OK : CMD_BAD_PARAMETER;
+        const isDone = modifyQueuePair(qp, words[p + 1], this.mailbox, parts.port, now);
+        return isDone ? CMD_OK : CMD_BAD_PARAMETER;
       }
       case CMD_QUERY_QP: {
         const qp = resources.findQueuePair(words[p]);
         if (qp === undefined) return CMD_BAD_RESOURCE;
-        qp.query(this.mailbox);
+        queryQueuePair(qp, this.mailbox);
         this.hasMailbox = true;
         // sq_draining of ibv_qp_attr.
-        this.result = qp.requester.isDraining ? 1 : 0;
+        this.result = qp.requester.drain.isActive ? 1 : 0;
         return CMD_OK;
       }
       case CMD_DESTROY_QP:

@@ -11,7 +11,6 @@ import {
   ANNOUNCE_PD_SUSPEND,
   assert,
   BTH_DAMAGED,
-  BTH_TVER_SHIFT,
   BURST,
   BURST_OFFSET,
   BUS_CQ_DOORBELL,
@@ -25,7 +24,6 @@ import {
   FRAME_WORDS,
   type FramePool,
   Link,
-  type LinkLayer,
   linkCountedBytes,
   Node,
   OP_ANNOUNCE,
@@ -33,92 +31,35 @@ import {
   OP_RESPONSE,
   opFlags,
   PAYLOAD_BYTES,
+  PAYLOAD_MAX_BYTES,
   PKEY_DEFAULT,
   type Port,
   packetDataWords,
-  QPT_UD,
   RECORD_FRAME_RECEIVED,
-  SERVICE_MASK,
   type TimePs,
   TRAIN_COUNT,
   TRAIN_SPACING,
   W_BTH_FLAGS,
   W_DEST_QPN,
-  W_LIDS,
   W_OPCODE,
-  W_PKEY,
   W_PSN,
-  type WireFaults,
-  type WireTap,
 } from '../transport/index.ts';
 import { BusPort } from './bus-port.ts';
 import { Commands } from './commands.ts';
-import { C, namedCounters, newCounters } from './counters.ts';
+import type { HcaConfig } from './config.ts';
+import { C, newCounters } from './counters.ts';
 import { FaultEngine } from './fault-engine.ts';
+import { type HcaReport, newReport } from './hca-report.ts';
+import { HeaderChecks } from './header-checks.ts';
 import { MkeyTable } from './memory/region.ts';
 import { Translator } from './memory/translator.ts';
-import { cyclesPs, type HcaProfile } from './profile.ts';
+import { cyclesPs } from './profile.ts';
 import { AtomicTags } from './qp/atomic-tags.ts';
 import { GatherTags } from './qp/gather-tags.ts';
-import type { QueuePair } from './qp/queue-pair.ts';
 import { Resources } from './resources.ts';
 import { Timers } from './timers.ts';
 import { Trailer } from './trailer.ts';
 import { Transmitter } from './transmitter.ts';
-
-export interface HcaConfig {
-  /** Name of the host; the node is called `<name>.hca`. */
-  readonly name: string;
-  readonly seed: number;
-  readonly profile: HcaProfile;
-  /** Local identifier of the port, from 1. */
-  readonly lid: number;
-  readonly wire: {
-    /** 10^9 bits per second. */
-    readonly rateGbps: number;
-    /** One-way propagation, ps: the lookahead between adapters. */
-    readonly latencyPs: number;
-    /** What carries packets; decides how many bytes one takes. InfiniBand when left out. */
-    readonly linkLayer?: LinkLayer;
-  } & WireFaults;
-  /** Whether consecutive packets may travel as one frame; changes speed only. */
-  readonly trains: boolean;
-  /**
-   * Whether the suspend and resume of a protection domain are announced to the peers of its queue
-   * pairs, and those of peers understood; 'silent', as today's adapters, when left out.
-   */
-  readonly pdSuspend?: 'silent' | 'announced';
-  /** Hears every packet that the port sends. */
-  readonly tap?: WireTap;
-  /** The partition key table of the port; only the default partition when left out. */
-  readonly pkeys?: readonly number[];
-}
-
-/** Counters of one adapter as plain data. */
-export interface HcaReport {
-  readonly name: string;
-  readonly digest: string;
-  readonly counters: Record<string, number>;
-  readonly regions: readonly {
-    readonly lkey: number;
-    readonly rnr_naks: number;
-    readonly bytes_retransmitted: number;
-    readonly stall_ps: number;
-  }[];
-  readonly queuePairs: readonly {
-    readonly qpn: number;
-    readonly pd: number;
-    readonly state: number;
-    readonly packets_sent: number;
-    readonly packets_received: number;
-    readonly retransmitted_packets: number;
-    readonly rnr_naks_sent: number;
-    readonly rnr_naks_received: number;
-    readonly timeouts: number;
-    readonly sequence_naks_sent: number;
-    readonly duplicate_requests: number;
-  }[];
-}
 
 export class Hca {
   readonly node: Node;
@@ -137,9 +78,7 @@ export class Hca {
   private readonly receiveLatencyPs: TimePs;
   private receiveFreePs: TimePs = 0;
   private readonly countedBytes: number;
-  private readonly lid: number;
-  private readonly pkeys: readonly number[];
-  private readonly announcesSuspend: boolean;
+  private readonly checks: HeaderChecks;
 
   constructor(
     config: HcaConfig,
@@ -154,7 +93,6 @@ export class Hca {
     this.wirePort = node.addPort(wire.latencyPs, {
       onFrame: (frame, now) => this.onWireFrame(frame, now),
     });
-    this.announcesSuspend = config.pdSuspend === 'announced';
     this.receiveIntervalPs = cyclesPs(profile, profile.receiveIntervalCycles);
     this.receiveLatencyPs = cyclesPs(profile, profile.receivePipelineCycles);
 
@@ -162,7 +100,7 @@ export class Hca {
     this.bus = bus;
     this.atomics = new AtomicTags(bus);
     const translator = new Translator(this.mkeys, profile, this.counters);
-    this.resources = new Resources(this.mkeys, config.lid);
+    this.resources = new Resources(this.mkeys);
     this.transmitter = new Transmitter(
       node,
       this.wirePort,
@@ -176,8 +114,13 @@ export class Hca {
       config.tap,
     );
     this.countedBytes = linkCountedBytes[wire.linkLayer ?? 'InfiniBand'];
-    this.lid = config.lid;
-    this.pkeys = config.pkeys ?? [PKEY_DEFAULT];
+    const port = {
+      lid: config.lid,
+      pkeys: config.pkeys ?? [PKEY_DEFAULT],
+      mtu: config.portMtu ?? PAYLOAD_MAX_BYTES,
+      announcesSuspend: config.pdSuspend === 'announced',
+    };
+    this.checks = new HeaderChecks(pool, port, this.counters);
     const timers = new Timers(node, {
       onTimer: (qp, kind, now) => this.resources.queuePairs[qp].completer.onTimer(kind, now),
     });
@@ -196,8 +139,7 @@ export class Hca {
       atomics: this.atomics,
       transmitter: this.transmitter,
       trailer: new Trailer(pool),
-      pkeys: this.pkeys,
-      announcesSuspend: this.announcesSuspend,
+      port,
     };
     this.commands = new Commands(parts, this.resources);
     this.resources.connect(parts);
@@ -205,30 +147,13 @@ export class Hca {
 
   /** Counters by name, and per region and queue pair in order of creation. */
   report(): HcaReport {
-    return {
-      name: this.node.name,
-      digest: this.node.digest.toString(),
-      counters: namedCounters(this.counters),
-      regions: this.mkeys.all.map((region) => ({
-        lkey: region.key,
-        rnr_naks: region.rnrNaks,
-        bytes_retransmitted: region.bytesRetransmitted,
-        stall_ps: region.stallPs,
-      })),
-      queuePairs: this.resources.queuePairs.map((qp) => ({
-        qpn: qp.qpn,
-        pd: qp.pd.number,
-        state: qp.state,
-        packets_sent: qp.packetsSent,
-        packets_received: qp.packetsReceived,
-        retransmitted_packets: qp.retransmittedPackets,
-        rnr_naks_sent: qp.rnrNaksSent,
-        rnr_naks_received: qp.rnrNaksReceived,
-        timeouts: qp.timeouts,
-        sequence_naks_sent: qp.sequenceNaksSent,
-        duplicate_requests: qp.duplicateRequests,
-      })),
-    };
+    return newReport(
+      this.node.name,
+      this.node.digest.toString(),
+      this.counters,
+      this.mkeys.all,
+      this.resources.queuePairs,
+    );
   }
 
   /** Frames sent that stood for several packets; tells a test of trains that there were any. */
@@ -351,7 +276,7 @@ export class Hca {
     }
     qp.packetsReceived++;
     const flags = opFlags[opcode];
-    if (!this.isFor(qp, frame, flags)) return;
+    if (!this.checks.pass(qp, frame, flags)) return;
     const readyPs = start + this.receiveLatencyPs;
     if ((flags & OP_RESPONSE) !== 0) qp.completer.receive(frame, now, readyPs);
     else if ((flags & (OP_CNP | OP_ANNOUNCE)) === 0) qp.responder.receive(frame, now, readyPs);
@@ -359,38 +284,4 @@ export class Hca {
     else if ((flags & OP_CNP) !== 0) counters[C.rp_cnp_ignored]++;
     else qp.onAnnouncement(opcode === ANNOUNCE_PD_SUSPEND, now);
   }
-
-  /**
-   * The checks of a packet's headers that do not depend on its operation (IBTA 9.6.1): transport
-   * version, partition, addresses, service. Counts and drops what fails one.
-   */
-  private isFor(qp: QueuePair, frame: number, flags: number): boolean {
-    const { counters } = this;
-    const words = this.pool.words;
-    const base = frame * FRAME_WORDS;
-    const service = words[base + W_OPCODE] & SERVICE_MASK;
-    const lids = words[base + W_LIDS];
-    const isService =
-      (flags & OP_ANNOUNCE) !== 0
-        ? this.announcesSuspend && qp.type !== QPT_UD
-        : service === qp.service || (flags & OP_CNP) !== 0;
-    const isVersion = ((words[base + W_BTH_FLAGS] >>> BTH_TVER_SHIFT) & 0xf) === 0;
-    // Of a queue pair that is not connected yet, the source is anyone.
-    const isConnected = qp.type !== QPT_UD && qp.attributes.destLid !== 0;
-    const isSource = !isConnected || lids >>> 16 === qp.attributes.destLid;
-    if (!isService || !isVersion || !isSource || (lids & 0xffff) !== this.lid) {
-      counters[C.header_drops]++;
-      return false;
-    }
-    if (!isSamePartition(words[base + W_PKEY], this.pkeys[qp.attributes.pkeyIndex])) {
-      counters[C.bad_pkey_cntr]++;
-      return false;
-    }
-    return true;
-  }
-}
-
-/** Whether two P_Keys match: same partition, and one of them at least a full member (IBTA 10.9.3). */
-function isSamePartition(a: number, b: number): boolean {
-  return ((a ^ b) & 0x7fff) === 0 && (a & 0x7fff) !== 0 && ((a | b) & 0x8000) !== 0;
 }

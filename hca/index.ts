@@ -1,6 +1,9 @@
 /** hca: the adapter. What the other folders may use of it. */
+
+export type { HcaConfig } from './config.ts';
 export { type CounterName, counterNames } from './counters.ts';
-export { Hca, type HcaConfig, type HcaReport } from './device.ts';
+export { Hca } from './device.ts';
+export type { HcaReport } from './hca-report.ts';
 export { type HcaProfile, profiles } from './profile.ts';
 export {
   AETH_ACK,

@@ -31,10 +31,7 @@ export class Resources implements CompletionUsers {
   private parts!: Parts;
   private completionEvents!: CompletionEvents;
 
-  constructor(
-    readonly mkeys: MkeyTable,
-    private readonly lid: number,
-  ) {}
+  constructor(readonly mkeys: MkeyTable) {}
 
   /** Completes construction: queue pairs need the parts, and one of the parts needs this. */
   connect(parts: Parts): void {
@@ -109,7 +106,7 @@ export class Resources implements CompletionUsers {
     const domain = this.pds[pd];
     if (domain === undefined) return undefined;
     const index = this.queuePairs.length;
-    const qp = new QueuePair(index, FIRST_QPN + index, domain, init, this.lid, this.parts);
+    const qp = new QueuePair(index, FIRST_QPN + index, domain, init, this.parts);
     this.queuePairs.push(qp);
     this.parts.timers.addQueuePair();
     return qp;
@@ -124,9 +121,9 @@ export class Resources implements CompletionUsers {
   destroyQueuePair(qpn: number, now: TimePs): number {
     const qp = this.findQueuePair(qpn);
     if (qp === undefined) return CMD_BAD_RESOURCE;
+    qp.isDestroyed = true;
     if (qp.state !== QPS_ERR) qp.fail(WC_SUCCESS, now);
     qp.state = QPS_RESET;
-    qp.isDestroyed = true;
     return CMD_OK;
   }
 
@@ -143,7 +140,7 @@ export class Resources implements CompletionUsers {
     }
     for (const qp of this.queuePairsOf(pd)) {
       qp.requester.beginStall(now);
-      if (this.parts.announcesSuspend) qp.announce(ANNOUNCE_PD_SUSPEND, now);
+      if (this.parts.port.announcesSuspend) qp.announce(ANNOUNCE_PD_SUSPEND, now);
     }
     return CMD_OK;
   }
@@ -154,7 +151,7 @@ export class Resources implements CompletionUsers {
     if (domain === undefined) return CMD_BAD_RESOURCE;
     domain.suspended = false;
     for (const qp of this.queuePairsOf(pd)) {
-      if (this.parts.announcesSuspend) qp.announce(ANNOUNCE_PD_RESUME, now);
+      if (this.parts.port.announcesSuspend) qp.announce(ANNOUNCE_PD_RESUME, now);
       qp.completer.onPdResume(now);
       qp.requester.readAhead.fetch(now);
       qp.responder.answers?.fetch(now);

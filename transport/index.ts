@@ -43,6 +43,7 @@ export * from './wire/addresses.ts';
 export * from './wire/big-endian.ts';
 export * from './wire/block-pool.ts';
 export * from './wire/bus.ts';
+export { setAddress } from './wire/extension-headers.ts';
 export * from './wire/frame-pool.ts';
 export {
   type IcrcRule,
@@ -58,6 +59,5 @@ export * from './wire/opcodes.ts';
 export * from './wire/packet.ts';
 export * from './wire/roce.ts';
 export * from './wire/session.ts';
-export { setAddress } from './wire/transport-headers.ts';
 export * from './wire/verbs.ts';
 export * from './wire/window.ts';

@@ -8,7 +8,7 @@ export function checkMemory(
   { name, words, answers, place }: CommandText,
   program: Program,
 ): Rule | string | undefined {
-  const ours = program.read(words);
+  const ours = program.memory.read(words);
   const answer = answers[0] ?? '';
   if (ours === undefined || answer.startsWith('ERR range')) return undefined;
   let problem: string | undefined;
@@ -26,6 +26,6 @@ export function checkMemory(
       problem = `'${answer}' there, ${at < 0 ? 'right' : `wrong from byte ${at} on`} here`;
   }
   if (problem === undefined) return undefined;
-  if (program.isOnDemand(words)) return rules.ON_DEMAND_OFFSET;
+  if (program.memory.isOnDemand(words)) return rules.ON_DEMAND_OFFSET;
   return `${place}: ${name}: ${problem}`;
 }

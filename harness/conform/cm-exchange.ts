@@ -26,12 +26,32 @@ export interface CmConnection {
   readonly pkey: number;
 }
 
+/** A datagram service that a SIDR_REP named. */
+export interface CmService {
+  readonly gid: string;
+  readonly qpn: number;
+  readonly qkey: number;
+}
+
 const GSI_QPN = 1;
 const MAD_BYTES = 256;
 const MAD_HEADER_BYTES = 24;
 const CLASS_CM = 7;
 const ATTRIBUTE_REQ = 0x10;
 const ATTRIBUTE_REP = 0x13;
+const ATTRIBUTE_SIDR_REP = 0x18;
+
+/** Every datagram queue pair that a service ID was resolved to. */
+export function cmServices(packets: readonly CapturedPacket[]): CmService[] {
+  const found = new Map<string, CmService>();
+  for (const captured of packets) {
+    const data = cmMessage(captured, ATTRIBUTE_SIDR_REP);
+    if (data === undefined || data[4] !== 0) continue;
+    const service = { gid: captured.source, qpn: get24(data, 8), qkey: get32(data, 20) };
+    found.set(`${service.gid} ${service.qpn}`, service);
+  }
+  return [...found.values()];
+}
 
 /** Every connection of which both messages are in the capture. */
 export function cmExchanges(packets: readonly CapturedPacket[]): CmConnection[] {
@@ -39,15 +59,11 @@ export function cmExchanges(packets: readonly CapturedPacket[]): CmConnection[] 
   const found: CmConnection[] = [];
   const seen = new Set<string>();
   for (const captured of packets) {
-    const { packet } = captured;
-    const mad = packet.data;
-    if (packet.service !== SERVICE_UD || packet.destQpn !== GSI_QPN) continue;
-    if (mad.length < MAD_BYTES || mad[1] !== CLASS_CM) continue;
-    const data = mad.subarray(MAD_HEADER_BYTES);
-    const attribute = get16(mad, 16);
-    if (attribute === ATTRIBUTE_REQ) requests.set(get32(data, 0), captured);
-    if (attribute !== ATTRIBUTE_REP) continue;
-    const request = requests.get(get32(data, 4));
+    const asked = cmMessage(captured, ATTRIBUTE_REQ);
+    if (asked !== undefined) requests.set(get32(asked, 0), captured);
+    const answered = cmMessage(captured, ATTRIBUTE_REP);
+    if (answered === undefined) continue;
+    const request = requests.get(get32(answered, 4));
     if (request === undefined) continue;
     const connection = connectionOf(request, captured);
     // Both messages are sent again when an answer is lost.
@@ -56,6 +72,15 @@ export function cmExchanges(packets: readonly CapturedPacket[]): CmConnection[] 
     seen.add(key);
   }
   return found;
+}
+
+/** What a management datagram with this attribute says; undefined where it is another packet. */
+function cmMessage({ packet }: CapturedPacket, attribute: number): Uint8Array | undefined {
+  const mad = packet.data;
+  if (packet.service !== SERVICE_UD || packet.destQpn !== GSI_QPN) return undefined;
+  if (mad.length < MAD_BYTES || mad[1] !== CLASS_CM || get16(mad, 16) !== attribute)
+    return undefined;
+  return mad.subarray(MAD_HEADER_BYTES);
 }
 
 function connectionOf(request: CapturedPacket, reply: CapturedPacket): CmConnection {

@@ -17,9 +17,10 @@ import {
   WC_SEND,
   WC_SUCCESS,
 } from '../../transport/index.ts';
+import { excuseStatus, type Situation } from './excuses.ts';
 import type { OurCompletion, Program } from './program.ts';
 import type { Words } from './rcpeer-text.ts';
-import { excuseStatus, type Rule, rules, type Situation } from './rxe-profile.ts';
+import { type Rule, rules } from './rxe-profile.ts';
 
 /** rcpeer's names of completion opcodes. */
 const names: Readonly<Record<number, string>> = {
@@ -83,7 +84,7 @@ export function compareCompletion(
   const status = words.number('status');
   if (words.text('id') !== ours.id) return differ('id', words.text('id'), ours.id);
   if (status !== ours.status) {
-    return excuseStatus(ours, status) ?? differ('status', status, ours.status);
+    return excuseStatus(ours, status, situation) ?? differ('status', status, ours.status);
   }
   if (status !== WC_SUCCESS) return undefined;
   const op = words.text('op');
@@ -98,7 +99,7 @@ export function compareCompletion(
   const immediateThere = words.has('imm') ? words.number('imm') : undefined;
   if (immediate !== immediateThere) return differ('immediate', immediateThere, immediate);
   const isInvalidated = (ours.flags & CQE_WITH_INVALIDATE) !== 0;
-  const key = isInvalidated ? program.keys.toCaptured(ours.immediate >>> 0) : undefined;
+  const key = isInvalidated ? program.memory.keys.toCaptured(ours.immediate >>> 0) : undefined;
   const isKernelFlag = !words.has('inv') && (words.number('flags') & KERNEL_WITH_INVALIDATE) !== 0;
   if (isInvalidated && isKernelFlag) return rules.INVALIDATE_FLAG;
   const keyThere = words.has('inv') ? words.number('inv') : undefined;

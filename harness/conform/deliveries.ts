@@ -39,9 +39,9 @@ interface Edit {
 
 type Alteration = Edit | 'damaged';
 
-/** Late frames are looked for behind so many packets that went the same way. */
+/** A late frame is looked for behind so many packets that went the same way, if there are few drops. */
 const LATE_PACKETS = 12;
-const LATE_FRAMES = 4;
+const LATE_FRAMES = 3;
 const BTH_BYTES = 12;
 
 /** The ways to read the list for what was delivered to one queue pair, the most likely first. */
@@ -67,7 +67,7 @@ export function readingsOf(
   }
   readings.splice(altered.length > 0 ? readings.length : 0, 0, plain);
   const dropped = concerned.filter(({ number }) => listed.get(number) === 0);
-  for (const { number, index } of dropped.slice(0, LATE_FRAMES)) {
+  for (const { number, index } of dropped.length > LATE_FRAMES ? [] : dropped) {
     const following = capture.packets
       .slice(index + 1)
       .filter(isForIt)
@@ -90,14 +90,17 @@ export function deliver(
   const arrivals: Arrival[] = [];
   const departures: { rule: Rule; frame: number }[] = [];
   for (const captured of packets) {
-    const copies = listed.get(captured.number) ?? 1;
+    const isBehind = held !== undefined && captured.number === late?.behind;
+    // What was held back is one of the frames that were delivered together.
+    const together = isBehind && (listed.get(captured.number) ?? 1) > 1 ? 1 : 0;
+    const copies = (listed.get(captured.number) ?? 1) - together;
     const isAltered = listed.get(captured.number) === 1 && alteration !== undefined;
     const packet = isAltered ? alter(captured, alteration) : captured.packet;
     if (isAltered) departures.push({ rule: rules.ALTERED, frame: captured.number });
     for (let i = 0; i < copies; i++) {
       if (packet !== undefined) arrivals.push({ captured, packet, index: captured.index });
     }
-    if (held !== undefined && captured.number === late?.behind) {
+    if (isBehind) {
       arrivals.push({ captured: held, packet: held.packet, index: captured.index });
       departures.push({ rule: rules.LATE, frame: held.number });
     }

@@ -5,9 +5,11 @@
  * away for want of a receive, and at which packets messages began and ended.
  */
 import {
+  OP_ATOMIC,
   OP_FIRST,
   OP_IMMEDIATE,
   OP_LAST,
+  OP_READ,
   OP_SEND,
   OP_WRITE,
   QPT_RC,
@@ -43,6 +45,8 @@ export interface Flow {
   readonly requests: readonly CapturedPacket[];
   readonly answers: readonly CapturedPacket[];
   readonly receives: ReceiveUse;
+  /** READs and atomics that arrived while max_dest_rd_atomic others were not answered, by place. */
+  readonly readsBeyond: ReadonlySet<number>;
 }
 
 /** How the captured host used its receives. */
@@ -54,6 +58,8 @@ export interface ReceiveUse {
   readonly messages: readonly Uint8Array[];
   /** Requests turned away with an RNR NAK: their arrival, and how many receives had been taken. */
   readonly refusals: readonly { readonly arrival: number; readonly taken: number }[];
+  /** Of RC: requests that had been taken before, by place. */
+  readonly duplicates: ReadonlySet<number>;
   /** Of UC: packets of messages that rxe drops because an earlier one was cut off, by place. */
   readonly beyondGap: ReadonlySet<number>;
   /** Arrivals at which a fresh message takes a receive: by place in `arrivals`. */
@@ -89,7 +95,33 @@ export function flowOf(
     requests: sent.filter(({ packet }) => !packet.isResponse),
     answers,
     receives: receiveUse(setup, arrivals, answers),
+    readsBeyond: readsBeyond(setup, arrivals, answers),
   };
+}
+
+/** Requests that the captured host had to answer beside more others than it had said it would. */
+function readsBeyond(
+  { type, connections }: QueuePairSetup,
+  arrivals: readonly Arrival[],
+  answers: readonly CapturedPacket[],
+): Set<number> {
+  const beyond = new Set<number>();
+  const [connection] = connections;
+  if (type !== QPT_RC || connection === undefined) return beyond;
+  const { mtu, maxDestRdAtomic } = connection;
+  /** Index of the packet that ended the answer to each request. */
+  const ends = new Map<number, number>();
+  arrivals.forEach(({ packet, index }, place) => {
+    if (packet.isResponse || (packet.flags & (OP_READ | OP_ATOMIC)) === 0) return;
+    const last = psnAfter(packet.psn, packet.span(mtu) - 1);
+    const end = answers.find((answer) => answer.index > index && answer.packet.psn === last);
+    let open = 0;
+    for (const [psn, at] of ends) if (psn !== packet.psn && at > index) open++;
+    if (end === undefined) return;
+    if (open >= maxDestRdAtomic) beyond.add(place);
+    ends.set(packet.psn, end.index);
+  });
+  return beyond;
 }
 
 function isOfService({ type }: QueuePairSetup, packet: Packet): boolean {
@@ -109,6 +141,7 @@ function receiveUse(
   const refusals: { arrival: number; taken: number }[] = [];
   const takes = new Set<number>();
   const beyondGap = new Set<number>();
+  const duplicates = new Set<number>();
   const used = new Set<number>();
   const connection = setup.connections[0];
   const mtu = connection?.mtu ?? 1024;
@@ -121,7 +154,10 @@ function receiveUse(
       if (unreliable.hasGivenBack) starts.pop();
       return;
     }
-    if (setup.type === QPT_RC && packet.psn !== expected) return;
+    if (setup.type === QPT_RC && packet.psn !== expected) {
+      if (psnDistance(packet.psn, expected) < 0) duplicates.add(place);
+      return;
+    }
     const isSend = (packet.flags & OP_SEND) !== 0;
     const takesReceive = isSend
       ? (packet.flags & OP_FIRST) !== 0
@@ -143,7 +179,7 @@ function receiveUse(
     }
     expected = psnAfter(packet.psn, packet.span(mtu));
   });
-  return { starts, ends, messages, refusals, beyondGap, takes };
+  return { starts, ends, messages, refusals, duplicates, beyondGap, takes };
 }
 
 /**

@@ -5,12 +5,7 @@
  * acknowledged: so an answer that acknowledges a PSN which is sent again behind it in the capture
  * reached the requester only after that.
  */
-import {
-  OP_ATOMIC,
-  OP_ATOMIC_WRITE,
-  OP_FLUSH,
-  OP_READ,
-} from '../../transport/index.ts';
+import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ } from '../../transport/index.ts';
 import type { CapturedPacket } from './capture.ts';
 import type { Arrival } from './flow.ts';
 import { type Packet, psnAfter, psnDistance } from './packet.ts';

@@ -13,16 +13,23 @@
  * went back or stopped there.
  */
 import { VerbsError } from '../../kernel/index.ts';
-import { Failure, NEVER, SEC, type TimePs, WC_RETRY_EXC_ERR, WC_SUCCESS } from '../../transport/index.ts';
-import { checkMemory } from './check-memory.ts';
-import { compareCompletion, isOfReceive, pickCompletion } from './completions.ts';
+import {
+  Failure,
+  NEVER,
+  QPT_UC,
+  SEC,
+  type TimePs,
+  WC_RETRY_EXC_ERR,
+} from '../../transport/index.ts';
+import { isDropped, type Situation } from './excuses.ts';
 import { Difference, type Findings } from './findings.ts';
 import type { Arrival, Flow } from './flow.ts';
-import { differenceOf, type Packet, psnAfter } from './packet.ts';
+import { type Packet, psnAfter } from './packet.ts';
 import { type OurCompletion, Program } from './program.ts';
-import { type CommandText, Words } from './rcpeer-text.ts';
 import { asCaptured, asOurs } from './rewrite.ts';
-import { excuseAnswer, excuseRequest, isDropped, rules, type Situation } from './rxe-profile.ts';
+import { rules } from './rxe-profile.ts';
+import { Script } from './script.ts';
+import { SentPackets } from './sent-packets.ts';
 import type { Stage } from './stage.ts';
 import type { Step } from './timeline.ts';
 import { Tool } from './tool.ts';
@@ -50,28 +57,22 @@ type PlacedArrival = Arrival & { readonly place: number };
 export class Player {
   private readonly stage: Stage;
   private readonly program: Program;
+  private readonly sent: SentPackets;
+  /** The program that is known, or what is known of one that is not. */
+  private readonly script: Script | undefined;
   private readonly tool: Tool | undefined;
-  /** Whether what the next arrival needs is there. */
-  private isPrepared = false;
   private readonly arrivals: readonly PlacedArrival[];
   private readonly situation: Situation;
-  // How far each list has come.
+  /** The next arrival, and whether what it needs is there. */
   private arrival = 0;
-  private answer = 0;
-  private request = 0;
-  private step = 0;
-  /** Within the step: requests posted, receives posted, or completions seen. */
-  private part = 0;
-  private receivesPosted = 0;
-  /** Completions of ours that no line of the text has asked for yet. */
-  private readonly completions: OurCompletion[] = [];
-  private hasFailed = false;
+  private isPrepared = false;
+  private receivesTaken = 0;
   private failure: Difference | undefined;
   /** A rule has ended the comparison. */
   private isOver = false;
   private progressPs: TimePs = 0;
   private events = 0;
-  /** Places of the answers given since the last request matched. */
+  /** Places of the answers given since the last request of ours. */
   private recentAnswers: number[] = [];
 
   constructor(
@@ -79,17 +80,17 @@ export class Player {
     private readonly options: PlayerOptions,
     private readonly findings: Findings,
   ) {
+    const { steps } = options;
     const scratchBytes = Math.max(MESSAGE_MIN_BYTES, ...flow.receives.messages.map(bytesOf));
-    const isTool = options.steps === undefined;
     this.stage = Program.stageFor(flow.setup, scratchBytes);
     this.program = new Program(this.stage, flow.setup, scratchBytes);
-    this.tool = isTool ? new Tool(flow, this.program) : undefined;
     this.arrivals = flow.arrivals
       .map((arrival, place) => ({ ...arrival, place }))
-      .filter(({ packet }) => !isTool || !packet.isResponse);
-    this.situation = {
+      .filter(({ packet }) => steps !== undefined || !packet.isResponse);
+    const { program } = this;
+    const situation: Situation = {
       flow,
-      program: this.program,
+      program,
       isLossy: options.isLossy,
       mtu: flow.setup.connections[0]?.mtu ?? 1024,
       lastArrival: undefined,
@@ -97,8 +98,16 @@ export class Player {
       lastAnswer: undefined,
       lastRequest: undefined,
       sent: new Set(),
-      sentSinceNak: new Set(),
+      sentSinceNak: new Map(),
     };
+    this.situation = situation;
+    this.sent = new SentPackets(steps !== undefined, situation, findings);
+    this.sent.onMatch = ({ packet }) => {
+      if (!packet.isResponse) this.recentAnswers = [];
+      this.progress();
+    };
+    if (steps === undefined) this.tool = new Tool(flow, program);
+    else this.script = new Script(steps, program, this.sent, situation, findings);
     this.stage.onSent = (packet) => this.onSent(packet);
   }
 
@@ -111,13 +120,15 @@ export class Player {
   play(): Difference | undefined {
     try {
       while (this.failure === undefined && this.advance());
-      if (this.failure === undefined && !this.isOver) this.conclude();
-      return this.failure;
+      if (this.failure !== undefined || this.isOver) return this.failure;
+      this.tool?.conclude(this.sent.lastFrame);
+      this.script?.conclude();
+      return undefined;
     } catch (error) {
       if (error instanceof Difference) return error;
       // What the captured host could do, ours refuses.
       if (error instanceof VerbsError || error instanceof Failure) {
-        return new Difference(`${error.message} (here)`, this.lastFrame);
+        return new Difference(`${error.message} (here)`, this.sent.lastFrame);
       }
       throw error;
     } finally {
@@ -127,55 +138,44 @@ export class Player {
 
   /** Does the next thing; false when there is nothing left to do. */
   private advance(): boolean {
-    const { stage } = this;
+    const { stage, sent } = this;
     const completions = this.program.takeCompletions();
-    if (this.tool !== undefined) this.tool.check(completions);
-    else this.completions.push(...completions);
-    this.hasFailed ||= this.completions.some(({ status }) => status !== WC_SUCCESS);
+    this.tool?.check(completions);
+    this.script?.complete(completions);
     if (this.hasGivenUp(completions)) return false;
     if (this.give(false)) return true;
     if (!stage.isIdle) return this.wait();
-    if (this.runProgram(false) || this.give(true) || this.skipAnswer()) return true;
-    if (this.isDone) return false;
+    if (this.runScript(false) || this.give(true) || sent.skipAnswer()) return true;
+    if (this.nextIndex === Number.POSITIVE_INFINITY && this.script?.isDone !== false) return false;
     // Only time can help now.
     if (this.isPatient) return this.wait();
-    if (this.runProgram(true)) return true;
+    if (this.runScript(true)) return true;
     throw this.stuck();
+  }
+
+  private runScript(isForced: boolean): boolean {
+    const place = this.arrivals[this.arrival]?.place ?? Number.POSITIVE_INFINITY;
+    const hasRun = this.script?.run(this.nextIndex, place, isForced) === true;
+    if (hasRun) this.progress();
+    return hasRun;
   }
 
   /** Whether ours has used up retry_cnt 7 where rxe goes on: it can be followed no further. */
   private hasGivenUp(completions: readonly OurCompletion[]): boolean {
-    const { steps } = this.options;
-    if (steps === undefined || this.flow.setup.connections[0]?.retry !== RETRY_ENDLESS) return false;
+    const { script, flow } = this;
+    if (flow.setup.connections[0]?.retry !== RETRY_ENDLESS) return false;
     const given = completions.find(({ status }) => status === WC_RETRY_EXC_ERR);
-    if (given === undefined) return false;
-    const isExpected = steps.some(({ command: { answers } }) =>
-      answers.some((line) => line.startsWith(`WC id=${given.id} status=${WC_RETRY_EXC_ERR} `)),
-    );
-    if (isExpected) return false;
-    const next = this.flow.requests[this.request];
-    this.findings.depart(rules.RETRY_FOR_EVER, next?.number ?? this.lastFrame);
+    if (given === undefined || script?.expects(given.id, WC_RETRY_EXC_ERR) !== false) return false;
+    const frame = this.sent.nextRequest?.number ?? this.sent.lastFrame;
+    this.findings.depart(rules.RETRY_FOR_EVER, frame);
     this.isOver = true;
     return true;
   }
 
-  private get isDone(): boolean {
-    return this.nextIndex === Number.POSITIVE_INFINITY && this.currentStep === undefined;
-  }
-
-  private get currentStep(): Step | undefined {
-    return this.options.steps?.[this.step];
-  }
-
   /** Index of the first packet that has not had its turn. */
   private get nextIndex(): number {
-    const { flow, options } = this;
-    const request = options.steps === undefined ? undefined : flow.requests[this.request];
-    return Math.min(
-      this.arrivals[this.arrival]?.index ?? Number.POSITIVE_INFINITY,
-      flow.answers[this.answer]?.index ?? Number.POSITIVE_INFINITY,
-      request?.index ?? Number.POSITIVE_INFINITY,
-    );
+    const arrival = this.arrivals[this.arrival]?.index ?? Number.POSITIVE_INFINITY;
+    return Math.min(arrival, this.sent.nextIndex);
   }
 
   private get isPatient(): boolean {
@@ -194,22 +194,20 @@ export class Player {
     this.events = 0;
   }
 
-  // What arrives.
-
   /**
    * Gives the next arrival to our adapter if its time has come; `isIdle`: ours has nothing to do. Answers
    * that were all there before the next request was sent are taken in together.
    */
   private give(isIdle: boolean): boolean {
     const arrival = this.arrivals[this.arrival];
-    if (arrival === undefined || !this.isSentBefore(arrival.index)) return false;
+    if (arrival === undefined || this.sent.nextIndex < arrival.index) return false;
     if (!arrival.packet.isResponse) return isIdle && this.giveRequest(arrival);
     if (this.isHeld(arrival.place, isIdle)) return false;
     this.stage.beginBurst();
     for (;;) {
       this.giveAnswer(this.arrivals[this.arrival++] as PlacedArrival);
       const next = this.arrivals[this.arrival];
-      if (next === undefined || !next.packet.isResponse || !this.isSentBefore(next.index)) break;
+      if (next === undefined || !next.packet.isResponse || this.sent.nextIndex < next.index) break;
       if (this.isLate(next.place)) break;
     }
     this.progress();
@@ -236,10 +234,27 @@ export class Player {
     this.isPrepared = false;
     this.arrival++;
     situation.lastArrival = arrival;
+    const { number } = arrival.captured;
     const rule = isDropped(arrival, situation);
-    if (rule !== undefined) this.findings.depart(rule, arrival.captured.number);
-    else this.deliver(arrival);
+    if (this.flow.readsBeyond.has(arrival.place)) {
+      this.findings.depart(rules.RD_ATOMIC_EXCEEDED, number);
+    }
+    if (rule !== undefined) this.findings.depart(rule, number);
+    else if (this.overflows(arrival)) {
+      this.findings.depart(rules.RECEIVE_TOO_SMALL, number);
+      this.program.fail();
+    } else this.deliver(arrival);
     return true;
+  }
+
+  /** Whether this is a UC message that rxe finds too long for its receive. */
+  private overflows({ place }: PlacedArrival): boolean {
+    const { setup, receives } = this.flow;
+    if (setup.type !== QPT_UC || this.tool !== undefined || !receives.takes.has(place))
+      return false;
+    const number = this.receivesTaken++;
+    const room = this.program.receiveBytes[number];
+    return room !== undefined && (receives.messages[number]?.length ?? 0) > room;
   }
 
   private deliver({ captured, packet }: PlacedArrival): void {
@@ -247,18 +262,10 @@ export class Player {
     this.stage.deliver(asOurs(packet, this.program));
   }
 
-  /** Whether ours has sent everything that the captured host had sent before `index`. */
-  private isSentBefore(index: number): boolean {
-    const { flow, options } = this;
-    const request = options.steps === undefined ? undefined : flow.requests[this.request];
-    const answer = flow.answers[this.answer];
-    return (request?.index ?? index) >= index && (answer?.index ?? index) >= index;
-  }
-
   private isHeld(place: number, isIdle: boolean): boolean {
     if (this.isLate(place)) return true;
     if (isIdle) return false;
-    const next = this.flow.requests[this.request];
+    const next = this.sent.nextRequest;
     const last = this.situation.lastRequest;
     if (next === undefined) return false;
     if (last === undefined) return true;
@@ -267,245 +274,24 @@ export class Player {
 
   /** Whether this answer reached the captured host only behind requests that ours has not sent yet. */
   private isLate(place: number): boolean {
-    return this.request < (this.options.late.get(place) ?? 0);
+    return this.sent.requests < (this.options.late.get(place) ?? 0);
   }
 
-  // What ours sends.
-
-  private onSent(sent: Packet): void {
+  private onSent(packet: Packet): void {
     if (this.failure !== undefined) return;
-    const packet = asCaptured(sent, this.flow.setup);
-    this.failure = packet.isResponse ? this.compareAnswer(packet) : this.compareRequest(packet);
+    this.failure = this.sent.compare(asCaptured(packet, this.flow.setup));
     // An answer that the captured host had at this point has to be there before the next packet.
     while (this.failure === undefined && this.arrivals[this.arrival]?.packet.isResponse) {
       if (!this.give(false)) break;
     }
   }
 
-  private compareAnswer(ours: Packet): Difference | undefined {
-    for (;;) {
-      const theirs = this.flow.answers[this.answer];
-      const difference = theirs === undefined ? undefined : differenceOf(ours, theirs.packet);
-      if (theirs !== undefined && difference === undefined) {
-        this.matchAnswer();
-        return undefined;
-      }
-      const verdict = excuseAnswer(ours, theirs, difference, this.situation);
-      if (verdict === undefined) {
-        if (theirs === undefined || difference === undefined) {
-          const frame = this.situation.lastArrival?.captured.number ?? 0;
-          return new Difference(`answered with ${ours.describe()} here, not at all there`, frame);
-        }
-        const { field, ours: here, theirs: there } = difference;
-        const what = `${theirs.packet.describe()}: ${field} is ${there} there, ${here} here`;
-        return new Difference(`${what} (${ours.describe()})`, theirs.number);
-      }
-      this.findings.depart(verdict.rule, theirs?.number ?? this.lastFrame);
-      if (verdict.action === 'same') this.matchAnswer();
-      else if (verdict.action === 'skip-theirs') this.skipTheirs();
-      if (verdict.action !== 'skip-theirs') return undefined;
-    }
-  }
-
-  private compareRequest(ours: Packet): Difference | undefined {
-    for (;;) {
-      const theirs = this.flow.requests[this.request];
-      const difference = theirs === undefined ? undefined : differenceOf(ours, theirs.packet);
-      if (theirs !== undefined && difference === undefined) {
-        this.matchRequest();
-        return undefined;
-      }
-      const verdict = excuseRequest(ours, theirs, this.situation);
-      if (verdict === undefined) {
-        if (theirs === undefined || difference === undefined) {
-          return new Difference(
-            `sent ${ours.describe()} here, nothing there`,
-            this.lastFrame,
-            this.request,
-          );
-        }
-        const { field, ours: here, theirs: there } = difference;
-        const what = `${theirs.packet.describe()}: ${field} is ${there} there, ${here} here`;
-        return new Difference(`${what} (${ours.describe()})`, theirs.number, this.request);
-      }
-      this.findings.depart(verdict.rule, theirs?.number ?? this.lastFrame);
-      if (verdict.action === 'skip-ours') return undefined;
-      if (verdict.action === 'same') {
-        this.matchRequest();
-        return undefined;
-      }
-      this.situation.lastRequest = theirs?.packet;
-      this.request++;
-    }
-  }
-
-  private matchAnswer(): void {
-    const theirs = this.flow.answers[this.answer++];
-    this.situation.lastAnswer = theirs.packet;
-    this.findings.compared.add(theirs.number);
-    this.progress();
-  }
-
-  private skipTheirs(): void {
-    this.situation.lastAnswer = this.flow.answers[this.answer++].packet;
-    this.progress();
-  }
-
-  private matchRequest(): void {
-    const theirs = this.flow.requests[this.request++];
-    const { situation } = this;
-    const { psn } = theirs.packet;
-    situation.lastRequest = theirs.packet;
-    situation.sent.add(psn);
-    situation.sentSinceNak.add(psn);
-    this.findings.compared.add(theirs.number);
-    this.recentAnswers = [];
-    this.progress();
-  }
-
-  /** Ours has nothing to do and did not answer what the captured host answered: a rule may say why. */
-  private skipAnswer(): boolean {
-    const theirs = this.flow.answers[this.answer];
-    if (theirs === undefined) return false;
-    const verdict = excuseAnswer(undefined, theirs, undefined, this.situation);
-    if (verdict === undefined) return false;
-    this.findings.depart(verdict.rule, theirs.number);
-    this.skipTheirs();
-    return true;
-  }
-
-  // The program.
-
-  /** Runs as much of the next command as can be; `isForced`: nothing else can happen any more. */
-  private runProgram(isForced: boolean): boolean {
-    const step = this.currentStep;
-    if (step === undefined || (!isForced && step.after > this.nextIndex)) return false;
-    const { command } = step;
-    switch (command.name) {
-      case 'post':
-        return this.postNext(step, isForced);
-      case 'recv':
-        return this.receiveNext(command, isForced);
-      case 'wait':
-      case 'expect':
-        return this.awaitNext(command);
-      case 'check':
-      case 'dump':
-        this.checkMemory(command);
-        return this.nextStep();
-      default:
-        this.program.execute(command);
-        return this.nextStep();
-    }
-  }
-
-  private nextStep(): boolean {
-    this.step++;
-    this.part = 0;
-    this.progress();
-    return true;
-  }
-
-  private postNext({ command, work }: Step, isForced: boolean): boolean {
-    const next = work[this.part];
-    if (next === undefined) return this.nextStep();
-    if (!isForced && next.psns !== undefined) {
-      const request = this.flow.requests[this.request];
-      // A request whose packets the capture lacks was posted to a queue pair that had failed.
-      if (next.first === undefined) {
-        if (!this.hasFailed && this.nextIndex !== Number.POSITIVE_INFINITY) return false;
-      } else if (request !== undefined && request.index < next.first) return false;
-    }
-    this.program.post(command, this.part++);
-    this.progress();
-    return true;
-  }
-
-  private receiveNext(command: CommandText, isForced: boolean): boolean {
-    const count = command.answers.filter((answer) => answer.startsWith('POSTED')).length;
-    if (this.part === count) return this.nextStep();
-    const isEarly = this.flow.receives.refusals.some(
-      ({ arrival, taken }) => taken <= this.receivesPosted && !this.isGiven(arrival),
-    );
-    if (isEarly && !isForced) return false;
-    this.program.receive(command, this.part++);
-    this.receivesPosted++;
-    this.progress();
-    return true;
-  }
-
-  private isGiven(place: number): boolean {
-    return (this.arrivals[this.arrival]?.place ?? Number.POSITIVE_INFINITY) > place;
-  }
-
-  private awaitNext(command: CommandText): boolean {
-    const lines = command.answers.filter((answer) => answer.startsWith('WC '));
-    const line = lines[this.part];
-    if (line === undefined) return this.nextStep();
-    const words = new Words(line, command.place);
-    const ours = pickCompletion(this.completions, words);
-    if (ours === undefined) return false;
-    this.completions.splice(this.completions.indexOf(ours), 1);
-    const verdict = compareCompletion(ours, words, line, this.program, this.situation);
-    if (typeof verdict === 'string') throw new Difference(verdict, this.lastFrame);
-    if (verdict !== undefined) this.findings.depart(verdict, this.lastFrame);
-    this.part++;
-    this.progress();
-    return true;
-  }
-
-  private checkMemory(command: CommandText): void {
-    const verdict = checkMemory(command, this.program);
-    if (typeof verdict === 'string') throw new Difference(verdict, this.lastFrame);
-    if (verdict !== undefined) this.findings.depart(verdict, this.lastFrame);
-  }
-
-  // The end.
-
-  /** Nothing of ours may be left over that the captured host did not have. */
-  private conclude(): void {
-    this.tool?.conclude(this.lastFrame);
-    const { steps } = this.options;
-    const last = steps?.findLast(({ command: { name } }) => name === 'wait' || name === 'expect');
-    const hasDrained = last?.command.name === 'expect' && !last.command.words.has('n');
-    const left = this.completions[0];
-    if (!hasDrained || left === undefined) return;
-    const kind = isOfReceive(left) ? 'receive' : 'request';
-    throw new Difference(
-      `${kind} ${left.id} completed here with status ${left.status}, and not there`,
-      this.lastFrame,
-    );
-  }
-
-  private get lastFrame(): number {
-    const { lastArrival } = this.situation;
-    const request = this.flow.requests[this.request - 1];
-    const index = Math.max(lastArrival?.captured.index ?? -1, request?.index ?? -1);
-    return (
-      (lastArrival?.captured.index === index ? lastArrival?.captured.number : request?.number) ?? 0
-    );
-  }
-
   /** Says what never came. */
   private stuck(): Difference {
-    const { flow } = this;
-    const answer = flow.answers[this.answer];
-    const request = this.options.steps === undefined ? undefined : flow.requests[this.request];
-    const index = this.nextIndex;
-    if (answer !== undefined && answer.index <= index) {
-      return new Difference(`${answer.packet.describe()} there, no answer here`, answer.number);
-    }
-    if (request !== undefined && request.index <= index) {
-      const what = `${request.packet.describe()} there, nothing sent here`;
-      return new Difference(what, request.number, this.request);
-    }
-    const step = this.currentStep;
-    if (step === undefined) return new Difference('the replay comes to no end', this.lastFrame);
-    const line = step.command.answers.filter((said) => said.startsWith('WC '))[this.part];
-    return new Difference(
-      `${step.command.place}: '${line ?? step.command.name}' does not come about here`,
-      this.lastFrame,
-    );
+    const missing = this.sent.missing(this.nextIndex);
+    if (missing !== undefined) return missing;
+    const what = this.script?.describe() ?? 'the replay comes to no end';
+    return new Difference(what, this.sent.lastFrame);
   }
 }
 

@@ -1,21 +1,15 @@
 /**
  * A captured program on our host: the commands of a rcpeer as verbs calls, with our keys for its keys.
  *
- * Owns what the program has: its memory, queue pair, windows and completions. When a command runs, and
+ * Owns its queue pair and completions; what it has registered is `program-memory.ts`'s. When a command runs, and
  * what its answers have to be, is the player's business. On-demand regions are registered pinned: how
  * memory is registered shows on the wire only where somebody's page faults do, and those of the
  * captured host are not in the capture.
  */
 import {
   type CompletionQueue,
-  type MemoryRegion,
-  type MemoryWindow,
-  nextRkey,
   PAGE_BYTES,
-  PROT_READ,
-  PROT_WRITE,
   type QueuePair,
-  type ScatterEntry,
   type SendRequest,
   type WorkCompletion,
 } from '../../kernel/index.ts';
@@ -48,17 +42,18 @@ import {
   WR_SEND_WITH_IMM,
   WR_SEND_WITH_INV,
 } from '../../transport/index.ts';
-import { Keys } from './keys.ts';
+import { ProgramMemory, pageUp, SCRATCH_ADDRESS } from './program-memory.ts';
 import { type CommandText, parseRegion, Words } from './rcpeer-text.ts';
-import type { ConnectionSetup, QueuePairSetup, RegionSetup } from './setup.ts';
+import type { ConnectionSetup, QueuePairSetup } from './setup.ts';
 import { PEER_LID, Stage } from './stage.ts';
 import { accessOf, connectionSetup, regionSetup } from './text-setup.ts';
 
-/** Where the operands of atomic writes and the receives of tools lie: no captured program is there. */
-const SCRATCH_ADDRESS = 2 ** 40;
-/** Room for the bookkeeping of the host, and for regions that commands register later. */
-const SPARE_BYTES = 64 * 2 ** 20;
+/** Room for the bookkeeping of the host. */
+const SPARE_BYTES = 4 * 2 ** 20;
+const MEMORY_MAX_BYTES = 2 ** 31;
 const CQ_ENTRIES = 4096;
+/** READs and atomics at once that our adapter offers; rxe offers 128. */
+const RD_ATOMIC_MAX = 16;
 /** What rcpeer gives a window that is bound, where it is not told. */
 const WINDOW_ACCESS = 'rwa';
 
@@ -92,21 +87,16 @@ export interface OurCompletion extends WorkCompletion {
   readonly id: string;
 }
 
-interface OpenRegion extends RegionSetup {
-  readonly ours: MemoryRegion;
-}
-
 export class Program {
-  readonly keys = new Keys();
+  readonly memory: ProgramMemory;
   private readonly pd: number;
   private readonly cq: CompletionQueue;
   private readonly qp: QueuePair;
-  private readonly regions = new Map<number, OpenRegion>();
-  private readonly windows = new Map<number, { ours: MemoryWindow }>();
-  private readonly scratch: MemoryRegion;
   /** Captured names of our work requests, by our number. */
   private readonly ids: string[] = [];
   private connection: ConnectionSetup;
+  /** Bytes of each receive, in the order of posting. */
+  readonly receiveBytes: number[] = [];
 
   /** Opens the device as the captured program did. `scratchBytes`: the largest message of a tool. */
   constructor(
@@ -126,8 +116,8 @@ export class Program {
       sqSigAll: setup.sigAll,
     };
     this.qp = stage.run('create_qp', verbs.createQp(this.pd, plan));
-    this.scratch = this.register(SCRATCH_ADDRESS, pageUp(scratchBytes), 1);
-    for (const region of setup.regions) this.addRegion(region);
+    this.memory = new ProgramMemory(stage, this.pd, scratchBytes);
+    for (const region of setup.regions) this.memory.add(region);
     this.connection = setup.connections[0] ?? connectionSetup(new Words('', ''), setup.name);
     if (setup.program === undefined) this.connect(['QP INIT', 'QP RTR', 'QP RTS']);
   }
@@ -136,6 +126,13 @@ export class Program {
   static stageFor(setup: QueuePairSetup, scratchBytes: number): Stage {
     let bytes = SPARE_BYTES + pageUp(scratchBytes);
     for (const { length } of setup.regions) bytes += pageUp(length) + PAGE_BYTES;
+    for (const { name, words } of setup.program ?? []) {
+      if (name === 'mr') bytes += pageUp(words.number('len', 4096)) + PAGE_BYTES;
+    }
+    if (bytes > MEMORY_MAX_BYTES) {
+      const what = `its regions have ${bytes} bytes`;
+      throw new Failure('E_SETUP_INVALID', what, setup.name, `at most ${MEMORY_MAX_BYTES}`);
+    }
     return new Stage(bytes);
   }
 
@@ -170,19 +167,21 @@ export class Program {
         return;
       }
       case 'mr':
-        if (!hasFailed) this.addRegion(regionSetup(parseRegion(answers[0] ?? '', place), words));
+        if (!hasFailed) this.memory.add(regionSetup(parseRegion(answers[0] ?? '', place), words));
         return;
       case 'dereg':
-        if (!hasFailed) this.dropRegion(words.number('id', 1));
+        if (!hasFailed) this.memory.drop(words.number('id', 1));
         return;
       case 'mw':
-        if (!hasFailed) this.allocateWindow(words.number('id'), answers[0] ?? '', place);
+        if (!hasFailed) this.memory.allocateWindow(words.number('id'), answers[0] ?? '', place);
         return;
       case 'fill':
-        if (!hasFailed) this.write(words, pattern(words.number('seed'), words.number('len')));
+        if (!hasFailed && this.memory.has(words)) {
+          this.memory.write(words, pattern(words.number('seed'), words.number('len')));
+        }
         return;
       case 'poke':
-        if (!hasFailed) this.write(words, bytesOfHex(words.text('hex') ?? ''));
+        if (!hasFailed) this.memory.write(words, bytesOfHex(words.text('hex') ?? ''));
         return;
       default:
         // info, query, async, counters, advise, sleep, quit: nothing that shows on the wire.
@@ -226,7 +225,10 @@ export class Program {
         this.bind(request, words, answers.filter((answer) => answer.startsWith('MW '))[i], place);
         return;
       case WR_LOCAL_INV:
-        this.send({ ...request, invalidateRkey: this.keys.toOurs(words.number('inv') >>> 0) });
+        this.send({
+          ...request,
+          invalidateRkey: this.memory.keys.toOurs(words.number('inv') >>> 0),
+        });
         return;
       default: {
         const hasBuffer = length > 0 || words.number('sges') !== 0;
@@ -235,7 +237,7 @@ export class Program {
         this.send({
           ...request,
           remoteAddress: words.number('raddr') + (isAtomic ? 0 : i * words.number('rstep')),
-          sges: hasBuffer ? this.buffer(words, i, length) : [],
+          sges: hasBuffer ? this.memory.buffer(words, i, length) : [],
           ...(isAtomic && {
             compareAdd: split(
               opcode === WR_ATOMIC_FETCH_AND_ADD ? words.big('add', 1n) : words.big('cmp'),
@@ -257,53 +259,25 @@ export class Program {
   receive({ words, place, answers }: CommandText, i: number): void {
     const posted = answers.filter((answer) => answer.startsWith('POSTED'))[i] as string;
     const length = words.number('len');
-    const sges = length > 0 ? this.buffer(words, i, length) : [];
+    const sges = length > 0 ? this.memory.buffer(words, i, length) : [];
+    this.receiveBytes.push(length);
     const request = { wrId: this.nameOf(posted, place), sges };
     this.stage.run('post_recv', this.stage.host.verbs.postRecv(this.qp, request));
   }
 
+  /** Moves the queue pair to ERR, as the captured one did by itself. */
+  fail(): void {
+    this.modify({ state: QPS_ERR });
+  }
+
   /** Posts a receive of a tool: anything it was sent fits. */
   receiveAnything(): void {
-    const { lkey, address } = this.scratch;
+    const { lkey, address } = this.memory.scratch;
     const request = {
       wrId: this.ids.push('') - 1,
       sges: [{ address, length: this.scratchBytes, lkey }],
     };
     this.stage.run('post_recv', this.stage.host.verbs.postRecv(this.qp, request));
-  }
-
-  /** The first bytes of what the last receive of a tool got. */
-  received(length: number): Uint8Array {
-    return this.stage.host.mm.read(this.scratch.address, length);
-  }
-
-  /** The bytes a check or dump command would see now. Undefined where it has no such range. */
-  read(words: Words): Uint8Array | undefined {
-    const region = this.regions.get(words.number('mr'));
-    const offset = words.number('off');
-    const length = words.number('len');
-    if (region === undefined || offset + length > region.length) return undefined;
-    return this.stage.host.mm.read(region.address + offset, length);
-  }
-
-  /** Whether the memory that a command names was on demand at the captured host. */
-  isOnDemand(words: Words): boolean {
-    return this.regions.get(words.number('mr'))?.isOnDemand === true;
-  }
-
-  /** Writes bytes to where the captured host must have had them; skips what it had not registered. */
-  preset(address: number, bytes: Uint8Array): void {
-    const { mm } = this.stage.host;
-    if (mm.isMapped(address, bytes.length)) this.stage.run('preset', mm.write(address, bytes));
-  }
-
-  /** Whether an arrival of `bytes` at `address` is inside memory that was on demand. */
-  hasOnDemandAt(address: number): boolean {
-    for (const region of this.regions.values()) {
-      const offset = address - region.address;
-      if (region.isOnDemand && offset >= 0 && offset < region.length) return true;
-    }
-    return false;
   }
 
   private send(request: SendRequest): void {
@@ -315,7 +289,7 @@ export class Program {
     const bytes = new Uint8Array(8);
     new DataView(bytes.buffer).setBigUint64(0, value, true);
     this.stage.run('operand', this.stage.host.mm.write(SCRATCH_ADDRESS, bytes));
-    const sges = [{ address: SCRATCH_ADDRESS, length: 8, lkey: this.scratch.lkey }];
+    const sges = [{ address: SCRATCH_ADDRESS, length: 8, lkey: this.memory.scratch.lkey }];
     this.send({ ...request, flags: request.flags | SEND_INLINE, sges });
   }
 
@@ -325,41 +299,17 @@ export class Program {
     answer: string | undefined,
     place: string,
   ): void {
-    const window = this.windows.get(words.number('mw'));
-    const region = this.regions.get(words.number('mr'));
-    if (window === undefined || region === undefined || answer === undefined) {
+    const bound = answer === undefined ? undefined : this.memory.rebind(words, answer, place);
+    if (bound === undefined) {
       throw new Failure('E_SETUP_INVALID', 'a window or region was never made', place);
     }
-    const rkey = nextRkey(window.ours.rkey);
-    window.ours.rkey = rkey;
-    this.keys.add(new Words(answer, place).number('rkey') >>> 0, rkey);
-    const address = region.address + words.number('off');
-    const length = words.number('len');
     this.send({
       ...request,
-      rkey,
+      rkey: bound.rkey,
       remoteAddress: 0,
-      sges: [{ address, length, lkey: region.ours.lkey }],
+      sges: [bound.range],
       bindAccess: accessOf(words.text('access') ?? WINDOW_ACCESS),
     });
-  }
-
-  /** The scatter list of a post or recv command: `sges` pieces of a range of a region. */
-  private buffer(words: Words, i: number, length: number): ScatterEntry[] {
-    const region = this.regions.get(words.number('mr'));
-    const count = Math.min(30, words.number('sges', 1));
-    const lkey = words.has('lkey')
-      ? this.keys.toOurs(words.number('lkey') >>> 0)
-      : (region?.ours.lkey ?? this.keys.toOurs(-1));
-    const start = (region?.address ?? 0) + words.number('off') + i * words.number('step');
-    const entries: ScatterEntry[] = [];
-    let done = 0;
-    for (let k = 0; k < count; k++) {
-      const bytes = k === count - 1 ? length - done : Math.floor(length / count);
-      entries.push({ address: start + done, length: bytes, lkey });
-      done += bytes;
-    }
-    return entries;
   }
 
   /** Gives the next work request a number and remembers what it was called. */
@@ -402,7 +352,10 @@ export class Program {
             destQpn: c.remoteQpn,
             receivePsn: c.receivePsn,
           }),
-          ...(isRc && { maxDestRdAtomic: c.maxDestRdAtomic, minRnrTimer: c.minRnrTimer }),
+          ...(isRc && {
+            maxDestRdAtomic: Math.min(RD_ATOMIC_MAX, c.maxDestRdAtomic),
+            minRnrTimer: c.minRnrTimer,
+          }),
         });
       } else if (answer === 'QP RTS') {
         this.modify({
@@ -412,7 +365,7 @@ export class Program {
             timeout: c.timeout,
             retryCnt: c.retry,
             rnrRetry: c.rnrRetry,
-            maxRdAtomic: c.maxRdAtomic,
+            maxRdAtomic: Math.min(RD_ATOMIC_MAX, c.maxRdAtomic),
           }),
         });
       }
@@ -421,45 +374,6 @@ export class Program {
 
   private modify(changes: Parameters<Stage['host']['verbs']['modifyQp']>[1]): void {
     this.stage.run('modify_qp', this.stage.host.verbs.modifyQp(this.qp, changes));
-  }
-
-  private register(address: number, length: number, access: number): MemoryRegion {
-    const { mm, verbs } = this.stage.host;
-    const start = Math.floor(address / PAGE_BYTES) * PAGE_BYTES;
-    const end = pageUp(address + length);
-    if (!mm.isMapped(start, end - start)) {
-      this.stage.run('mmap', mm.mmap(start, end - start, PROT_READ | PROT_WRITE));
-    }
-    return this.stage.run('reg_mr', verbs.regMr(this.pd, address, length, access));
-  }
-
-  private addRegion(region: RegionSetup): void {
-    const ours = this.register(region.address, region.length, region.access);
-    this.regions.set(region.id, { ...region, ours });
-    this.keys.add(region.lkey, ours.lkey);
-    this.keys.add(region.rkey, ours.rkey);
-  }
-
-  private dropRegion(id: number): void {
-    const region = this.regions.get(id);
-    if (region === undefined) return;
-    this.regions.delete(id);
-    const { mm, verbs } = this.stage.host;
-    this.stage.run('dereg_mr', verbs.deregMr(region.ours));
-    this.stage.run('munmap', mm.munmap(region.address, pageUp(region.length)));
-  }
-
-  private allocateWindow(id: number, answer: string, place: string): void {
-    const ours = this.stage.run('alloc_mw', this.stage.host.verbs.allocMw(this.pd));
-    this.windows.set(id, { ours });
-    this.keys.add(new Words(answer, place).number('rkey') >>> 0, ours.rkey);
-  }
-
-  private write(words: Words, bytes: Uint8Array): void {
-    const region = this.regions.get(words.number('mr'));
-    if (region === undefined) return;
-    const address = region.address + words.number('off');
-    this.stage.run('write', this.stage.host.mm.write(address, bytes));
   }
 }
 
@@ -476,8 +390,4 @@ export function bytesOfHex(text: string): Uint8Array {
 
 function split(value: bigint): NonNullable<SendRequest['swap']> {
   return [Number(value >> 32n), Number(value & 0xffffffffn)];
-}
-
-function pageUp(bytes: number): number {
-  return Math.max(1, Math.ceil(bytes / PAGE_BYTES)) * PAGE_BYTES;
 }

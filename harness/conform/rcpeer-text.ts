@@ -34,15 +34,24 @@ export class Words {
     return this.values.get(key);
   }
 
-  /** An integer as C's strtoull reads it, `otherwise` where the key is missing. */
+  /** An integer as C's strtoull reads it: as far as it is one. `otherwise` where the key is missing. */
   big(key: string, otherwise = 0n): bigint {
     const value = this.values.get(key);
     if (value === undefined || value === '') return otherwise;
-    const octal = /^0[0-7]+$/.test(value) ? `0o${value.slice(1)}` : value;
-    if (!/^(\d+|0[xX][0-9a-fA-F]+|0o[0-7]+)$/.test(octal)) {
-      throw new Failure('E_SETUP_INVALID', `'${key}=${value}' is no number`, this.place);
+    const [, sign, digits = ''] = /^([+-]?)(0[xX][0-9a-fA-F]+|\d+)?/.exec(value) ?? [];
+    if (digits === '') return 0n;
+    const isOctal = /^0\d/.test(digits);
+    const number = BigInt(isOctal ? `0o${/^[0-7]*/.exec(digits)?.[0]}` : digits);
+    return BigInt.asUintN(64, sign === '-' ? -number : number);
+  }
+
+  /** The same for what rcpeer says itself. Throws Failure E_SETUP_INVALID where it is no number. */
+  said(key: string): number {
+    const value = this.values.get(key);
+    if (value === undefined || !/^(\d+|0x[0-9a-f]+)$/.test(value)) {
+      throw invalid(`'${key}=${value ?? ''}' is no number`, this.place, 'a number');
     }
-    return BigInt.asUintN(64, BigInt(octal));
+    return Number(value);
   }
 
   number(key: string, otherwise = 0): number {
@@ -172,8 +181,8 @@ function parsePeer(
     name,
     options: new Words(options, place),
     type: words.text('type') as string,
-    qpn: words.number('qpn'),
-    psn: words.number('psn'),
+    qpn: words.said('qpn'),
+    psn: words.said('psn'),
     gid: parseGid(words.text('gid') as string, place),
     region: region === undefined ? undefined : parseRegion(region, place),
     line,
@@ -192,7 +201,7 @@ export function parseRegion(line: string, place: string): RegionText {
   const words = new Words(line, place);
   const [id, address, length, lkey, rkey] = ['id', 'addr', 'len', 'lkey', 'rkey'].map((key) => {
     if (!words.has(key)) throw invalid(`the MR line has no ${key}`, place, `${key}=…`);
-    return words.number(key);
+    return words.said(key);
   }) as [number, number, number, number, number];
   return { id, address, length, lkey, rkey };
 }

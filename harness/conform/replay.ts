@@ -1,11 +1,12 @@
 /** A capture replayed in every role: what our adapter does in the place of each captured queue pair. */
+import { VerbsError } from '../../kernel/index.ts';
 import { Failure } from '../../transport/index.ts';
 import type { Capture } from './capture.ts';
 import { deliver, type Reading, readingsOf } from './deliveries.ts';
-import { type Difference, Findings } from './findings.ts';
-import { flowOf, isFor, isFrom } from './flow.ts';
+import { Difference, Findings } from './findings.ts';
+import { type Flow, flowOf, isFor, isFrom } from './flow.ts';
 import { lateAnswers } from './order.ts';
-import { Player } from './player.ts';
+import { Player, type PlayerOptions } from './player.ts';
 import type { CaptureText } from './rcpeer-text.ts';
 import { rxeProfile } from './rxe-profile.ts';
 import type { QueuePairSetup } from './setup.ts';
@@ -67,25 +68,25 @@ function replayOne(
   findings: Findings,
 ): Difference | undefined {
   const isForIt = (captured: Capture['packets'][number]): boolean => isFor(setups[i], captured);
-  let first: Difference | undefined;
+  let first: { readonly difference: Difference; readonly attempt: Findings } | undefined;
   for (const reading of readingsOf(text, capture, isForIt)) {
     const attempt = new Findings();
     const difference = replayReading(capture, text, setups, i, reading, attempt);
-    first ??= difference;
     if (difference === undefined) {
       findings.add(attempt);
       return undefined;
     }
-    for (const number of attempt.compared) findings.compared.add(number);
+    first ??= { difference, attempt };
   }
-  return first;
+  if (first !== undefined) findings.add(first.attempt);
+  return first?.difference;
 }
 
 /**
  * One reading, with as many orders of arrival as it takes: an answer may have reached the captured host
  * only after it had gone back by itself.
  */
-export function replayReading(
+function replayReading(
   capture: Capture,
   text: CaptureText | undefined,
   setups: readonly QueuePairSetup[],
@@ -105,35 +106,53 @@ export function replayReading(
   const hasPrograms = setups[i].program !== undefined;
   const steps = hasPrograms ? timelineOf(text?.commands ?? [], flows, packets)[i] : undefined;
   const mtu = setups[i].connections[0]?.mtu ?? 1024;
-  const late = hasPrograms && !isReset(setups[i])
-    ? lateAnswers(flows[i].requests, flows[i].arrivals, mtu)
-    : new Map<number, number>();
-  let first: Difference | undefined;
+  const late =
+    hasPrograms && !isReset(setups[i])
+      ? lateAnswers(flows[i].requests, flows[i].arrivals, mtu)
+      : new Map<number, number>();
+  let first: { readonly difference: Difference; readonly attempt: Findings } | undefined;
   for (let order = 0; order < ORDERS_MAX; order++) {
     const attempt = new Findings();
-    const player = new Player(
-      flows[i],
-      { steps, late: new Map(late), isLossy: text?.isLossy ?? false },
-      attempt,
-    );
-    const difference = player.play();
-    first ??= difference;
-    if (difference === undefined || order === 0) findings.add(attempt);
+    const options = { steps, late: new Map(late), isLossy: text?.isLossy ?? false };
+    const { difference, suspects } = play(flows[i], options, attempt);
     if (difference === undefined) {
+      findings.add(attempt);
       const mine = packets.filter((captured) => isFor(setups[i], captured));
-      for (const { rule, frame } of deliver(mine, text, reading).departures)
-        findings.depart(rule, frame);
+      const { departures } = deliver(mine, text, reading);
+      for (const { rule, frame } of departures) findings.depart(rule, frame);
       return undefined;
     }
+    first ??= { difference, attempt };
     // The last answer that came before a request differed may have come after it.
-    const suspect = player.suspects.findLast((place) => !late.has(place));
+    const suspect = suspects.findLast((place) => !late.has(place));
     if (difference.request === undefined || suspect === undefined) break;
     late.set(suspect, difference.request + 1);
   }
-  return first;
+  if (first !== undefined) findings.add(first.attempt);
+  return first?.difference;
+}
+
+/** Plays `flow` once: the first difference, and the answers that came just before it. */
+function play(
+  flow: Flow,
+  options: PlayerOptions,
+  findings: Findings,
+): { difference: Difference | undefined; suspects: readonly number[] } {
+  try {
+    const player = new Player(flow, options, findings);
+    const difference = player.play();
+    return { difference, suspects: player.suspects };
+  } catch (error) {
+    // What the captured host could set up, ours refuses.
+    if (!(error instanceof VerbsError)) throw error;
+    return { difference: new Difference(error.message, 0), suspects: [] };
+  }
 }
 
 /** PSNs of a queue pair that was reset start anew: they do not say what was sent again. */
 function isReset({ program }: QueuePairSetup): boolean {
-  return program?.some(({ name, words }) => name === 'modify' && words.text('state') === 'reset') === true;
+  return (
+    program?.some(({ name, words }) => name === 'modify' && words.text('state') === 'reset') ===
+    true
+  );
 }

@@ -16,7 +16,7 @@ import type { Program } from './program.ts';
 import type { QueuePairSetup } from './setup.ts';
 
 /** A packet for the captured queue pair as one for ours. */
-export function asOurs(packet: Packet, { keys, qpn }: Program): Packet {
+export function asOurs(packet: Packet, { memory: { keys }, qpn }: Program): Packet {
   return packet.with({
     [W_DEST_QPN]: qpn,
     ...(!packet.isResponse &&

@@ -5,38 +5,7 @@
  * A difference between ours and a captured rxe host is a failure unless a rule here says why it may
  * be. A rule looks at packets and at the state of the queue pair, never at names of files.
  */
-import {
-  OP_FIRST,
-  OP_KNOWN,
-  OP_LAST,
-  OP_READ,
-  OP_SEND,
-  QPT_RC,
-  QPT_UC,
-  RC_ATOMIC_WRITE,
-  RC_READ_RESPONSE_LAST,
-  RC_READ_RESPONSE_MIDDLE,
-  rxeIcrcRules,
-  W_AETH,
-  W_OPCODE,
-  W_PSN,
-  WC_LOC_LEN_ERR,
-  WC_LOC_PROT_ERR,
-  WC_LOC_QP_OP_ERR,
-} from '../../transport/index.ts';
-import type { CapturedPacket } from './capture.ts';
-import type { Arrival, Flow } from './flow.ts';
-import {
-  differenceOf,
-  type FieldDifference,
-  NAK_INVALID_REQUEST,
-  NAK_REMOTE_OPERATION,
-  NAK_SEQUENCE,
-  type Packet,
-  psnAfter,
-  psnDistance,
-} from './packet.ts';
-import type { OurCompletion, Program } from './program.ts';
+import { rxeIcrcRules } from '../../transport/index.ts';
 
 export interface Rule {
   readonly name: string;
@@ -45,30 +14,6 @@ export interface Rule {
   /** What rxe does, or what the capture lacks. */
   readonly departure: string;
   readonly source: string;
-}
-
-/** What is known at the moment of a difference. */
-export interface Situation {
-  readonly flow: Flow;
-  readonly program: Program;
-  /** Whether the hosts' own devices lost packets in front of the capture. */
-  readonly isLossy: boolean;
-  readonly mtu: number;
-  lastArrival: Arrival | undefined;
-  /** The last RNR NAK that reached ours. */
-  lastRnrNak: Packet | undefined;
-  /** The last answer and the last request of the captured host. */
-  lastAnswer: Packet | undefined;
-  lastRequest: Packet | undefined;
-  /** PSNs of the requests that ours has sent as captured: all, and those since it took a NAK. */
-  readonly sent: Set<number>;
-  readonly sentSinceNak: Set<number>;
-}
-
-export interface Verdict {
-  readonly rule: Rule;
-  /** Take both for the same, or go on without the captured one, or without ours. */
-  readonly action: 'same' | 'skip-theirs' | 'skip-ours';
 }
 
 const NAK_AFTER_RNR: Rule = {
@@ -88,7 +33,8 @@ const RNR_ACKS_NOTHING: Rule = {
 const RECEIVE_TOO_SMALL: Rule = {
   name: 'rxe-receive-too-small',
   specification: 'a SEND longer than its receive: NAK (invalid request), local length error',
-  departure: 'NAK (remote operational error), local QP operation error',
+  departure:
+    'NAK (remote operational error), local QP operation error; of UC, too, where it should be dropped in silence',
   source: 'rxe_resp.c: send_data_in takes what does not fit for a malformed work request',
 };
 const RECEIVE_STATUS: Rule = {
@@ -99,8 +45,10 @@ const RECEIVE_STATUS: Rule = {
 };
 const DUPLICATE_ACK: Rule = {
   name: 'rxe-duplicate-ack-psn',
-  specification: 'a duplicate SEND or WRITE is answered with an ACK for the last PSN that was executed',
-  departure: 'the ACK is for the last PSN that had been acknowledged by an ACK: a READ behind it does not count',
+  specification:
+    'a duplicate SEND or WRITE is answered with an ACK for the last PSN that was executed',
+  departure:
+    'the ACK is for the last PSN that had been acknowledged by an ACK: a READ behind it does not count',
   source: 'rxe_resp.c: duplicate_request takes resp.ack_psn',
 };
 const RESERVED_OPCODE: Rule = {
@@ -126,9 +74,8 @@ const READ_RESUMED: Rule = {
 const READ_OF_NOTHING_AGAIN: Rule = {
   name: 'rxe-read-of-nothing-again',
   specification: 'a duplicate READ is answered, whatever its length',
-  departure:
-    'one of length 0 is dropped unless its R_Key is 0, and the requester runs out of retries',
-  source: 'rxe_resp.c: qp_resp_from_reth forgets the key, duplicate_request compares it',
+  departure: 'one of length 0 is dropped, or refused (remote access error) if its R_Key is 0',
+  source: 'rxe_resp.c: qp_resp_from_reth forgets the key; duplicate_request and read_reply want it',
 };
 const FLUSH_AGAIN: Rule = {
   name: 'rxe-flush-again',
@@ -156,10 +103,10 @@ const RETRY_FOR_EVER: Rule = {
   departure: 'retry_cnt 7 is without end; the requester is followed up to there',
   source: 'rxe_comp.c: retry_cnt 7 is not counted down',
 };
-const ATOMIC_WRITE_AGAIN: Rule = {
-  name: 'rxe-atomic-write-again',
+const ADDRESS_LOST: Rule = {
+  name: 'rxe-address-lost',
   specification: 'a request that is sent again is the same request',
-  departure: 'an ATOMIC WRITE that is sent again has address 0',
+  departure: 'an ATOMIC WRITE or a FLUSH that is sent again has address 0',
   source: 'rxe_req.c: req_retry advances the address of every request that is not a WRITE or SEND',
 };
 const SENT_AGAIN: Rule = {
@@ -220,7 +167,7 @@ export const rxeProfile: readonly Rule[] = [
   RD_ATOMIC_EXCEEDED,
   ON_DEMAND_OFFSET,
   RETRY_FOR_EVER,
-  ATOMIC_WRITE_AGAIN,
+  ADDRESS_LOST,
   SENT_AGAIN,
   INVALIDATE_FLAG,
   LOST_BEFORE,
@@ -228,134 +175,25 @@ export const rxeProfile: readonly Rule[] = [
   LATE,
 ];
 
+/** The rules by name, for the conditions in `excuses.ts`. */
 export const rules = {
-  ON_DEMAND_OFFSET,
-  INVALIDATE_FLAG,
-  RETRY_FOR_EVER,
+  NAK_AFTER_RNR,
+  RNR_ACKS_NOTHING,
+  RECEIVE_TOO_SMALL,
+  RECEIVE_STATUS,
+  DUPLICATE_ACK,
+  RESERVED_OPCODE,
+  UC_STAYS_LOST,
+  READ_RESUMED,
+  READ_OF_NOTHING_AGAIN,
+  FLUSH_AGAIN,
   RD_ATOMIC_EXCEEDED,
+  ON_DEMAND_OFFSET,
+  RETRY_FOR_EVER,
+  ADDRESS_LOST,
+  SENT_AGAIN,
+  INVALIDATE_FLAG,
+  LOST_BEFORE,
   ALTERED,
   LATE,
 } as const;
-
-/** The rule by which rxe does not take a packet that reached it, if there is one. */
-export function isDropped(
-  { packet, place }: Arrival & { readonly place: number },
-  { flow }: Situation,
-): Rule | undefined {
-  const { type } = flow.setup;
-  if (type === QPT_RC && (packet.flags & OP_KNOWN) === 0) return RESERVED_OPCODE;
-  if (type === QPT_UC && flow.receives.beyondGap.has(place)) return UC_STAYS_LOST;
-  return undefined;
-}
-
-/**
- * Why an answer of ours and the next one of the captured host may differ. Ours is undefined when it
- * has nothing to say; `difference` when the captured host has nothing more to say.
- */
-export function excuseAnswer(
-  ours: Packet | undefined,
-  theirs: CapturedPacket | undefined,
-  difference: FieldDifference | undefined,
-  situation: Situation,
-): Verdict | undefined {
-  const { lastAnswer, lastArrival, program } = situation;
-  const there = theirs?.packet;
-  if (there !== undefined && isNak(there, NAK_SEQUENCE)) {
-    if (lastAnswer?.isRnrNak && lastAnswer.psn === there.psn) {
-      return { rule: NAK_AFTER_RNR, action: 'skip-theirs' };
-    }
-  }
-  if (ours !== undefined && there !== undefined && difference !== undefined) {
-    if (
-      difference.field === 'syndrome' &&
-      isNak(ours, NAK_INVALID_REQUEST) &&
-      isNak(there, NAK_REMOTE_OPERATION) &&
-      isSameBut(ours, there, [W_AETH]) &&
-      ours.msn === there.msn &&
-      ((lastArrival?.packet.flags ?? 0) & OP_SEND) !== 0
-    ) {
-      return { rule: RECEIVE_TOO_SMALL, action: 'same' };
-    }
-    if (isDuplicateAck(ours, there, lastArrival?.packet)) {
-      return { rule: DUPLICATE_ACK, action: 'same' };
-    }
-    if (isResumedRead(ours, there)) return { rule: READ_RESUMED, action: 'same' };
-    const isOnDemand =
-      lastArrival !== undefined && program.hasOnDemandAt(lastArrival.packet.address);
-    if (difference.field.startsWith('payload byte') && isOnDemand) {
-      return { rule: ON_DEMAND_OFFSET, action: 'same' };
-    }
-  }
-  if (ours !== undefined && situation.isLossy) {
-    const isBehind = there === undefined || psnDistance(ackedBy(there), ackedBy(ours)) >= 0;
-    if (isBehind) return { rule: LOST_BEFORE, action: 'skip-ours' };
-  }
-  return undefined;
-}
-
-/** The same for requests. */
-export function excuseRequest(
-  ours: Packet,
-  theirs: CapturedPacket | undefined,
-  situation: Situation,
-): Verdict | undefined {
-  const there = theirs?.packet;
-  if (there !== undefined && situation.lastRnrNak?.psn === ours.psn) {
-    if (psnDistance(ours.psn, there.psn) > 0) {
-      return { rule: RNR_ACKS_NOTHING, action: 'skip-theirs' };
-    }
-  }
-  if (there !== undefined && there.opcode === RC_ATOMIC_WRITE && there.address === 0) {
-    const isAgain = situation.sent.has(there.psn);
-    if (isAgain && differenceOf(ours.at(0), there) === undefined) {
-      return { rule: ATOMIC_WRITE_AGAIN, action: 'same' };
-    }
-  }
-  // Ours has gone back for that NAK, and sends it again for the next one only.
-  if (there !== undefined && situation.sentSinceNak.has(there.psn)) {
-    if ((situation.sent.get(there.psn) ?? 0) > 1)
-      return { rule: SENT_AGAIN, action: 'skip-theirs' };
-  }
-  if (situation.isLossy && (there === undefined || psnDistance(there.psn, ours.psn) > 0)) {
-    return { rule: LOST_BEFORE, action: 'skip-ours' };
-  }
-  return undefined;
-}
-
-/** Why a completion may have another status. */
-export function excuseStatus({ status }: OurCompletion, there: number): Rule | undefined {
-  if (there !== WC_LOC_QP_OP_ERR) return undefined;
-  if (status === WC_LOC_LEN_ERR) return RECEIVE_TOO_SMALL;
-  return status === WC_LOC_PROT_ERR ? RECEIVE_STATUS : undefined;
-}
-
-/** The last PSN that an answer acknowledges. */
-function ackedBy(answer: Packet): number {
-  return answer.isNak || answer.isRnrNak ? psnAfter(answer.psn, -1) : answer.psn;
-}
-
-function isNak(packet: Packet, code: number): boolean {
-  return packet.isNak && packet.syndromeValue === code;
-}
-
-/** Whether two packets agree in everything but these words. */
-function isSameBut(ours: Packet, theirs: Packet, words: readonly number[]): boolean {
-  const changes = Object.fromEntries(words.map((word) => [word, theirs.words[word]]));
-  return differenceOf(ours.with(changes), theirs) === undefined;
-}
-
-/** Both acknowledge a duplicate, the captured one for an older PSN. */
-function isDuplicateAck(ours: Packet, theirs: Packet, cause: Packet | undefined): boolean {
-  if (cause === undefined || !ours.isAck || !theirs.isAck) return false;
-  if (psnDistance(ours.psn, theirs.psn) <= 0 || psnDistance(theirs.psn, cause.psn) < 0) return false;
-  return isSameBut(ours, theirs, [W_PSN]);
-}
-
-/** A response of ours starts anew where the captured one goes on; everything else is the same. */
-function isResumedRead(ours: Packet, theirs: Packet): boolean {
-  const isRead = (OP_READ & ours.flags & theirs.flags) !== 0;
-  if (!isRead || (ours.flags & OP_FIRST) === 0 || (theirs.flags & OP_FIRST) !== 0) return false;
-  const isLast = (ours.flags & OP_LAST) !== 0;
-  if (theirs.opcode !== (isLast ? RC_READ_RESPONSE_LAST : RC_READ_RESPONSE_MIDDLE)) return false;
-  return isSameBut(ours, theirs, isLast ? [W_OPCODE] : [W_OPCODE, W_AETH]);
-}

@@ -73,7 +73,7 @@ export class Stage {
 
   /** A host with at least `memoryBytes` of memory. */
   constructor(memoryBytes: number) {
-    this.pool = new FramePool(new BlockPool(), 8192, 8192);
+    this.pool = new FramePool(new BlockPool(), 4096, 4096);
     this.hca = new Hca(
       {
         name: 'ours',

@@ -96,7 +96,9 @@ function introductionsOf(stream: Stream): Introduction[] {
   const host = stream.from.split(' ')[0] as string;
   const said: Introduction[] = [];
   const add = (introduction: Introduction): void => {
-    if (!said.some(({ qpn }) => qpn === introduction.qpn)) said.push(introduction);
+    // ibv_srq_pingpong sends an empty place behind the ones it uses.
+    const isNew = introduction.qpn !== 0 && !said.some(({ qpn }) => qpn === introduction.qpn);
+    if (isNew) said.push(introduction);
   };
   for (const [, qpn, psn, gid] of text.matchAll(PINGPONG) as Iterable<string[]>) {
     const isKnown = !/^0+$/.test(gid as string);

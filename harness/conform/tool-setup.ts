@@ -22,7 +22,7 @@ import {
   SERVICE_UD,
 } from '../../transport/index.ts';
 import type { Capture, CapturedPacket } from './capture.ts';
-import { cmExchanges } from './cm-exchange.ts';
+import { cmExchanges, cmServices } from './cm-exchange.ts';
 import { NAK_REMOTE_ACCESS } from './packet.ts';
 import type { ConnectionSetup, QueuePairSetup, RegionSetup } from './setup.ts';
 import { type Introduction, tcpExchanges } from './tcp-exchange.ts';
@@ -50,6 +50,8 @@ interface Side extends Introduction {
   readonly maxDestRdAtomic: number;
   readonly rnrRetry: number;
   readonly retry: number;
+  /** Of datagrams, where it was exchanged. */
+  readonly qkey?: number;
 }
 
 /** The queue pairs of every connection that the capture shows being made. */
@@ -76,9 +78,33 @@ export function toolSetups(capture: Capture): QueuePairSetup[] {
       mtu,
     ]);
   }
+  pairs.push(...datagramPairs(capture.packets));
   return pairs.flatMap(([a, b, mtu]) => {
     const between = capture.packets.filter((packet) => isTo(packet, a, b) || isTo(packet, b, a));
     return [setupOf(a, b, mtu, between), setupOf(b, a, mtu, between)];
+  });
+}
+
+/** Datagram services with each queue pair that sent to them: it names itself in every datagram. */
+function datagramPairs(packets: readonly CapturedPacket[]): (readonly [Side, Side, number])[] {
+  const common = {
+    sendPsn: 0,
+    receivePsn: 0,
+    memory: undefined,
+    maxRdAtomic: 0,
+    maxDestRdAtomic: 0,
+    rnrRetry: RETRY,
+    retry: RETRY,
+  };
+  return cmServices(packets).flatMap(({ gid, qpn, qkey }) => {
+    const service: Side = { ...common, gid, qpn, qkey };
+    const clients = new Map<string, Side>();
+    for (const { source, dest, packet } of packets) {
+      if (dest !== gid || packet.destQpn !== qpn || packet.service !== SERVICE_UD) continue;
+      const client = { ...common, gid: source, qpn: packet.sourceQpn, qkey };
+      clients.set(`${source} ${packet.sourceQpn}`, client);
+    }
+    return [...clients.values()].map((client) => [client, service, DEFAULT_MTU] as const);
   });
 }
 
@@ -109,7 +135,7 @@ function setupOf(
     minRnrTimer: rnrNak === undefined ? MIN_RNR_TIMER : rnrNak.packet.syndromeValue,
     maxRdAtomic: side.maxRdAtomic,
     maxDestRdAtomic: side.maxDestRdAtomic,
-    qkey: QKEY,
+    qkey: side.qkey ?? QKEY,
     access: REMOTE_ACCESS,
   };
   return {

@@ -49,7 +49,7 @@ export class Tool {
     const { messages } = this.flow.receives;
     for (const { status, byteLen } of completions) {
       const message = messages[this.taken++];
-      const held = this.program.received(message?.length ?? 0);
+      const held = this.program.memory.received(message?.length ?? 0);
       const isSame = status === WC_SUCCESS && message?.every((byte, i) => byte === held[i]);
       if (isSame) continue;
       const what = `message ${this.taken} was taken there; here it completes with status ${status}`;
@@ -102,7 +102,7 @@ export class Tool {
     for (let i = 0; i <= bytes.length; i++) {
       const isFree = i < bytes.length && !this.isWritten(address + i);
       if (isFree) continue;
-      if (i > start) this.program.preset(address + start, bytes.subarray(start, i));
+      if (i > start) this.program.memory.preset(address + start, bytes.subarray(start, i));
       start = i + 1;
     }
   }

@@ -5,7 +5,7 @@
  * The file is gone through twice: once to find out which flows belong together, once to tell.
  */
 import { type CapturedFrame, Failure, readCapture } from '../../transport/index.ts';
-import { StandardOutput } from '../standard-output.ts';
+import { writeOut } from '../standard-output.ts';
 import { readCaptureFile } from './capture-file.ts';
 import { Follower } from './follower.ts';
 import { FrameReader } from './frame-reader.ts';
@@ -26,12 +26,11 @@ export interface DecodeOptions {
 export async function decode(path: string, options: DecodeOptions): Promise<number> {
   const bytes = await readCaptureFile(path);
   const survey = surveyOf(bytes, path);
-  const output = new StandardOutput();
   const summary = new Summary();
   const { json = false } = options;
   let isClean = true;
   let failure: unknown;
-  if (json) await output.write(`{ "file": ${JSON.stringify(path)}, "frames": [`);
+  if (json) await writeOut(`{ "file": ${JSON.stringify(path)}, "frames": [`);
   try {
     for (const decoded of decodedFrames(bytes, path, survey)) {
       summary.note(decoded.reading);
@@ -40,13 +39,13 @@ export async function decode(path: string, options: DecodeOptions): Promise<numb
       const text = json
         ? `${comma}\n${JSON.stringify(renderObject(decoded))}`
         : `${renderLine(decoded)}\n`;
-      if (!(await output.write(text))) return 0;
+      if (!(await writeOut(text))) return 0;
     }
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     failure = error;
   }
-  await output.write(
+  await writeOut(
     json
       ? `\n], "summary": ${JSON.stringify(summary.toObject(survey.flows))} }\n`
       : summary.toText(survey.flows),

@@ -14,6 +14,7 @@ import {
   psnDistance,
 } from '../../hca/index.ts';
 import {
+  ANNOUNCE_PD_SUSPEND,
   HDR_AETH,
   HDR_RETH,
   OP_ANNOUNCE,
@@ -59,7 +60,10 @@ export class Follower {
     }
     const flags = opFlags[packet.opcode];
     if ((flags & OP_CNP) !== 0) return 'congestion on the way: send slower';
-    if ((flags & OP_ANNOUNCE) !== 0) return 'the protection domain of the sender stops or goes on';
+    if ((flags & OP_ANNOUNCE) !== 0) {
+      const isSuspend = packet.opcode === ANNOUNCE_PD_SUSPEND;
+      return `the sender's protection domain ${isSuspend ? 'is suspended: send nothing' : 'runs again'}`;
+    }
     if (packet.service === SERVICE_UD) {
       if (packet.destQpn === GSI_QPN) return describeMad(packet.payload);
       return `datagram from QP ${hex(packet.sourceQpn)}`;

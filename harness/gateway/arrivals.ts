@@ -6,14 +6,13 @@
  * order (`recording.ts`), and feeding it in again gives the same world. LIDs are given here as well,
  * in the order in which addresses are first used, so they too are the same every time.
  */
-import type { TimePs } from '../../transport/index.ts';
+import { type TimePs, US } from '../../transport/index.ts';
 import { ipText, isUnicast, parseIp, parseMac } from './addresses.ts';
 import type { ControlHost } from './control-host.ts';
 import { type Command, parseLine } from './control-protocol.ts';
 import type { ExternalPeer } from './external-peer.ts';
 import type { Route } from './neighbours.ts';
 
-const US: TimePs = 1_000_000;
 /** LIDs from here on are given to addresses; those below belong to the hosts of the scenario. */
 const FIRST_LID = 16;
 /** The last unicast LID (IBTA 4.1.3). */

@@ -7,19 +7,18 @@
 import type { Host } from '../../kernel/index.ts';
 import type { TimePs } from '../../transport/index.ts';
 import { Alarms } from './alarms.ts';
-import {
-  type ControlPort,
-  ControlSession,
-  type Reply,
-  type Submission,
-} from './control-session.ts';
+import type { MemoryBudget, Reply } from './client-resources.ts';
+import { type ControlPort, ControlSession, type Submission } from './control-session.ts';
 import { InputQueue } from './input-queue.ts';
 
 /** Where the regions of client n are mapped: 2^40 bytes for each, far from those of a scenario. */
 const CLIENT_BASE = 2 ** 46;
 const CLIENT_BYTES = 2 ** 40;
 /** So many clients find room below 2^47, one after the other. */
-export const MAX_CLIENTS = 63;
+const CLIENT_PLACES = 63;
+
+/** The share of a host's memory that regions may take; the rest is left to the kernel. */
+const REGION_SHARE = 0.75;
 
 /** What leaves the world again. */
 export interface ControlOutput {
@@ -40,6 +39,7 @@ export class ControlHost {
   private readonly inputs: InputQueue<ControlInput>;
   private readonly alarms: Alarms;
   private readonly sessions = new Map<number, ControlSession>();
+  private readonly memory: MemoryBudget;
   private opened = 0;
 
   constructor(
@@ -48,6 +48,7 @@ export class ControlHost {
   ) {
     this.inputs = new InputQueue<ControlInput>(host.node, (input) => this.take(input));
     this.alarms = new Alarms(host.node);
+    this.memory = { leftBytes: Math.floor(port.memoryBytes * REGION_SHARE) };
   }
 
   /** A command of a client, which takes effect at `timePs`. */
@@ -70,12 +71,13 @@ export class ControlHost {
   }
 
   private begin(client: number): ControlSession {
-    const base = CLIENT_BASE + (this.opened++ % MAX_CLIENTS) * CLIENT_BYTES;
+    const base = CLIENT_BASE + (this.opened++ % CLIENT_PLACES) * CLIENT_BYTES;
     const session = new ControlSession(
       this.host,
       this.port,
       this.alarms,
       base,
+      this.memory,
       (reply) => this.output?.reply(client, reply),
       () => this.output?.quit(),
     );

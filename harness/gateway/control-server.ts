@@ -13,6 +13,12 @@ const MAX_CLIENTS = 16;
 /** Answers that wait for a client that does not read; more, and it is sent away. */
 const QUEUE_BYTES = 16 * 2 ** 20;
 
+/**
+ * How often a client that has closed its side is looked for, milliseconds. To us, one that waits for
+ * answers and one that is gone look alike until something is written: a space, which JSON ignores.
+ */
+const LOOK_EVERY_MS = 250;
+
 /** Who hears of the clients. */
 export interface ControlListener {
   /** A sound command, as the client wrote it. */
@@ -42,6 +48,8 @@ interface Client {
   hasEnded: boolean;
   /** It has given commands. */
   isKnown: boolean;
+  /** Looks whether it is still there. */
+  look: NodeJS.Timeout | undefined;
 }
 
 export class ControlServer {
@@ -81,8 +89,9 @@ export class ControlServer {
   async close(): Promise<void> {
     this.server.close();
     const closed = [...this.clients.values()].map(
-      ({ socket }) =>
+      ({ socket, look }) =>
         new Promise<void>((resolve) => {
+          clearInterval(look);
           socket.removeAllListeners('close');
           socket.once('close', () => resolve());
           // The other side need not close its own.
@@ -111,12 +120,14 @@ export class ControlServer {
       unanswered: 0,
       hasEnded: false,
       isKnown: false,
+      look: undefined,
     };
     this.clients.set(number, client);
     socket.on('data', (chunk: Buffer) => this.take(number, client, chunk));
     socket.on('end', () => {
       if (client.waitingBytes > 0) this.take(number, client, Buffer.from('\n'));
       client.hasEnded = true;
+      client.look = setInterval(() => socket.write(' '), LOOK_EVERY_MS);
       this.leaveIfOver(number, client);
     });
     socket.on('close', () => this.drop(number, client));
@@ -172,6 +183,7 @@ export class ControlServer {
 
   private drop(number: number, client: Client, atOnce = true): void {
     if (!this.clients.delete(number)) return;
+    clearInterval(client.look);
     if (atOnce && !client.socket.writableEnded) client.socket.destroy();
     if (client.isKnown) this.listener.onGone(number);
   }

@@ -2,6 +2,7 @@
  * Work requests of a control client: from its words to verbs, and from completions to its words.
  */
 import {
+  type Host,
   nextRkey,
   type ScatterEntry,
   type SendRequest,
@@ -53,9 +54,8 @@ import {
   WR_SEND_WITH_INV,
   wcStatusName,
 } from '../../transport/index.ts';
-import { ControlError } from './control-error.ts';
+import type { ClientPair, ClientResources, Reply } from './client-resources.ts';
 import type { CommandOf } from './control-protocol.ts';
-import type { ClientPair, ControlSession, Reply } from './control-session.ts';
 
 const opcodeOf: Readonly<Record<CommandOf<'post'>['op'], number>> = {
   send: WR_SEND,
@@ -105,38 +105,42 @@ export function eventName(event: number): string {
 
 /** Posts what a `post` command asks for: `n` work requests. */
 export function* sendsOf(
-  session: ControlSession,
+  host: Host,
+  resources: ClientResources,
   command: CommandOf<'post'>,
   lid: number,
 ): Sim<Reply> {
-  const pair = session.pair(command.qp);
-  const { verbs } = session.host;
+  const pair = resources.pair(command.qp);
   const wrids: number[] = [];
   let rkey: number | undefined;
   for (let i = 0; i < command.n; i++) {
-    const wrId = command.wrid === undefined ? session.nextWrId++ : (command.wrid + i) >>> 0;
-    const request = yield* sendOf(session, pair, command, lid, wrId, i);
-    yield* verbs.postSend(pair.qp, request);
-    if (request.opcode === WR_BIND_MW) rkey = renew(session, command.mw);
+    const wrId = resources.nameWork(command.wrid, i);
+    const request = yield* sendOf(host, resources, pair, command, lid, wrId, i);
+    yield* host.verbs.postSend(pair.qp, request);
+    if (request.opcode === WR_BIND_MW) {
+      const window = resources.window(command.mw);
+      window.rkey = nextRkey(window.rkey);
+      rkey = window.rkey >>> 0;
+    }
     wrids.push(wrId);
   }
   return { wrids, ...(rkey === undefined ? {} : { rkey }) };
 }
 
 /** Posts what a `recv` command asks for. */
-export function* receivesOf(session: ControlSession, command: CommandOf<'recv'>): Sim<Reply> {
-  const { verbs } = session.host;
-  const srq = command.srq === undefined ? undefined : session.srqs.get(command.srq);
-  if (command.srq !== undefined && srq === undefined) {
-    throw new ControlError('ENOENT', `there is no shared receive queue ${command.srq}`);
-  }
+export function* receivesOf(
+  { verbs }: Host,
+  resources: ClientResources,
+  command: CommandOf<'recv'>,
+): Sim<Reply> {
+  const srq = command.srq === undefined ? undefined : resources.srq(command.srq);
   const wrids: number[] = [];
   for (let i = 0; i < command.n; i++) {
-    const wrId = command.wrid === undefined ? session.nextWrId++ : (command.wrid + i) >>> 0;
+    const wrId = resources.nameWork(command.wrid, i);
     const offset = command.off + i * command.step;
-    const request = { wrId, sges: entriesOf(session, command, offset, command.len) };
+    const request = { wrId, sges: entriesOf(resources, command, offset, command.len) };
     if (srq !== undefined) yield* verbs.postSrqRecv(srq, request);
-    else yield* verbs.postRecv(session.pair(command.qp).qp, request);
+    else yield* verbs.postRecv(resources.pair(command.qp).qp, request);
     wrids.push(wrId);
   }
   return { wrids };
@@ -164,7 +168,8 @@ export function completionReply(work: WorkCompletion): Reply {
 
 /** Work request number `i` of a `post` command. */
 function* sendOf(
-  session: ControlSession,
+  { mm, verbs }: Host,
+  resources: ClientResources,
   pair: ClientPair,
   command: CommandOf<'post'>,
   lid: number,
@@ -194,11 +199,8 @@ function* sendOf(
         flush: { length, placement: command.ftype, selectivity: command.level },
       };
     case 'bind': {
-      const window = session.windows.get(command.mw);
-      if (window === undefined) {
-        throw new ControlError('ENOENT', `there is no window ${command.mw}`);
-      }
-      const { region } = session.region(command.mr);
+      const window = resources.window(command.mw);
+      const { region } = resources.region(command.mr);
       const sges = [{ address: region.address + offset, length, lkey: region.lkey }];
       return { ...common, rkey: nextRkey(window.rkey), sges, bindAccess: command.access };
     }
@@ -206,14 +208,14 @@ function* sendOf(
       if (val !== undefined) {
         const bytes = new Uint8Array(8);
         new DataView(bytes.buffer).setBigUint64(0, val, true);
-        yield* session.host.mm.write(session.place(command.mr, offset, 8), bytes);
+        yield* mm.write(resources.place(command.mr, offset, 8), bytes);
       }
       break;
     default:
   }
-  const sges = entriesOf(session, command, offset, length);
+  const sges = entriesOf(resources, command, offset, length);
   if (pair.qp.type === QPT_UD) {
-    const ah = session.host.verbs.createAh(session.pd, lid === 0 ? pair.lid : lid);
+    const ah = verbs.createAh(resources.pd, lid === 0 ? pair.lid : lid);
     const remoteQpn = command.qpn ?? pair.remoteQpn;
     const remoteQkey = command.qkey ?? pair.qkey;
     return { ...common, sges, immediate: imm, datagram: { ah, remoteQpn, remoteQkey } };
@@ -232,14 +234,14 @@ function* sendOf(
 
 /** `length` bytes at `offset` of a region in `sges` pieces, as rcpeer cuts them. */
 function entriesOf(
-  session: ControlSession,
+  resources: ClientResources,
   { mr, sges, lkey }: { mr: number; sges?: number | undefined; lkey?: number | undefined },
   offset: number,
   length: number,
 ): ScatterEntry[] {
   if (length === 0 && sges === undefined) return [];
   const count = sges ?? 1;
-  const { region } = session.region(mr);
+  const { region } = resources.region(mr);
   const piece = count === 0 ? 0 : Math.floor(length / count);
   // Not held against the region: what is beyond it is the adapter's to find.
   return Array.from({ length: count }, (_, i) => ({
@@ -247,13 +249,6 @@ function entriesOf(
     length: i === count - 1 ? length - i * piece : piece,
     lkey: lkey ?? region.lkey,
   }));
-}
-
-function renew(session: ControlSession, mw: number): number {
-  const window = session.windows.get(mw);
-  if (window === undefined) throw new ControlError('ENOENT', `there is no window ${mw}`);
-  window.rkey = nextRkey(window.rkey);
-  return window.rkey >>> 0;
 }
 
 function wordsOf(value: bigint): [number, number] {

@@ -18,6 +18,7 @@ const DEFAULT_HOP_LIMIT = 64;
 
 export class EthernetPort {
   readonly edge: ExternalPeer;
+  private readonly memoryBytes: number;
   private served: { readonly control: ControlHost; readonly arrivals: Arrivals } | undefined;
 
   /** `scenario` has one external host. */
@@ -31,6 +32,7 @@ export class EthernetPort {
     const { name, external } = scenario.hosts[index] as HostSpec;
     const { latencyPs, rateGbps } = scenario.links[0] as LinkSpec;
     const lidOf = (host: number): number => host + 1;
+    this.memoryBytes = scenario.hosts[1 - index]?.memoryBytes ?? 0;
     this.edge = new ExternalPeer(
       {
         name,
@@ -60,6 +62,7 @@ export class EthernetPort {
       gids: { ipv4: gidText(ipv4), ipv6: gidText(ipv6) },
       mac: formatMac(mac),
       activeMtu: activeMtuOf(setup),
+      memoryBytes: this.memoryBytes,
       counters: () => ({
         adapter: moved(hca.report().counters),
         edge: moved({ ...edge.counters }),

@@ -11,7 +11,6 @@ import {
   BTH_DAMAGED,
   BTH_FECN,
   decodeRoce,
-  type Engine,
   ETHERNET_BYTES,
   encodeRoce,
   FRAME_WORDS,
@@ -28,17 +27,18 @@ import {
   ROCE_MAX_BYTES,
   RoceHeader,
   type TimePs,
-  TimerQueue,
   udpSourcePort,
   W_BTH_FLAGS,
   W_DEST_QPN,
   W_LIDS,
 } from '../../transport/index.ts';
 import { sameBytes } from './addresses.ts';
+import { newEdgeCounters } from './edge-counters.ts';
 import { Impairment, type ImpairmentSpec } from './impairment.ts';
 import { InputQueue } from './input-queue.ts';
 import { askFor, type PortAddresses, readFrame } from './internet.ts';
 import { Neighbours, type Route } from './neighbours.ts';
+import { WaitQueue } from './wait-queue.ts';
 
 /** Preamble, FCS and gap: what a frame takes on an Ethernet besides its bytes. */
 const LINE_OVERHEAD_BYTES = 24;
@@ -49,32 +49,6 @@ const ECN_CONGESTION = 3;
 const DIGEST_BYTES = 64;
 /** Digest records of the Ethernet side name a port that the node does not have. */
 const ETHERNET_PORT = 1;
-
-/** Counters of the edge, by name; docs/GATEWAY.md says what moves them. */
-export interface EdgeCounters {
-  frames_in: number;
-  frames_out: number;
-  roce_in: number;
-  roce_out: number;
-  arp_in: number;
-  neighbour_in: number;
-  icmp_in: number;
-  answers_out: number;
-  questions_out: number;
-  bad_icrc: number;
-  malformed: number;
-  runts: number;
-  giants: number;
-  foreign_destination: number;
-  foreign_protocol: number;
-  no_route: number;
-  unresolved_drops: number;
-  too_long: number;
-  impaired_drops: number;
-  impaired_duplicates: number;
-  impaired_corruptions: number;
-  impaired_delays: number;
-}
 
 export interface ExternalPeerConfig {
   /** The node is called `<name>.wire`. */
@@ -105,30 +79,7 @@ type Input = Uint8Array | ((now: TimePs) => void);
 
 export class ExternalPeer {
   readonly node: Node;
-  readonly counters: EdgeCounters = {
-    frames_in: 0,
-    frames_out: 0,
-    roce_in: 0,
-    roce_out: 0,
-    arp_in: 0,
-    neighbour_in: 0,
-    icmp_in: 0,
-    answers_out: 0,
-    questions_out: 0,
-    bad_icrc: 0,
-    malformed: 0,
-    runts: 0,
-    giants: 0,
-    foreign_destination: 0,
-    foreign_protocol: 0,
-    no_route: 0,
-    unresolved_drops: 0,
-    too_long: 0,
-    impaired_drops: 0,
-    impaired_duplicates: 0,
-    impaired_corruptions: 0,
-    impaired_delays: 0,
-  };
+  readonly counters = newEdgeCounters();
   /** Set by who wants the frames. */
   observer: EdgeObserver | undefined;
   private readonly port: Port;
@@ -345,44 +296,5 @@ export class ExternalPeer {
     for (let at = 0; at < whole && at < DIGEST_BYTES; at += 4) digest.add(get32(bytes, at));
     if (bytes.length >= 4) digest.add(get32(bytes, bytes.length - 4));
     digest.end();
-  }
-}
-
-/** Packets that are late on purpose, and questions that are asked again. */
-class WaitQueue implements Engine {
-  private readonly slot: number;
-  private readonly timers = new TimerQueue();
-  private readonly late = new Map<number, (now: TimePs) => void>();
-  private count = 0;
-
-  constructor(
-    private readonly node: Node,
-    private readonly neighbours: Neighbours,
-  ) {
-    this.slot = node.addEngine(this);
-  }
-
-  /** Calls `pass` at `atPs`. */
-  add(atPs: TimePs, pass: (now: TimePs) => void): void {
-    this.count = (this.count + 1) & 0x7fffffff;
-    this.late.set(this.count, pass);
-    this.timers.add(atPs, this.count);
-    this.arm();
-  }
-
-  arm(): void {
-    const next = Math.min(this.timers.nextTime(), this.neighbours.nextPs);
-    this.node.queue.arm(this.slot, next);
-  }
-
-  fire(now: TimePs): void {
-    while (this.timers.nextTime() <= now) {
-      const number = this.timers.take();
-      const pass = this.late.get(number);
-      this.late.delete(number);
-      pass?.(now);
-    }
-    this.neighbours.tick(now);
-    this.arm();
   }
 }

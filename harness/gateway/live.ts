@@ -11,6 +11,7 @@ import {
   type EthernetSocket,
   Failure,
   listenOnWire,
+  MS,
   NEVER,
   type TimePs,
   type WireCounters,
@@ -30,7 +31,6 @@ import type { GatewaySetup } from './setup.ts';
 
 /** Events between two looks at the sockets: a millisecond or so. */
 const SLICE_EVENTS = 2_000;
-const MS: TimePs = 1_000_000_000;
 /** Node's timers are no finer; what is due earlier is waited for turn by turn. */
 const TIMER_MS = 2;
 /** The longest that a timer may be set for. */

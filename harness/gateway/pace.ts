@@ -4,9 +4,8 @@
  * Simulated time is time since the start. Owns the clock; what is done with its time is decided
  * elsewhere (`arrivals.ts` for what comes in, `live.ts` for how far the world may run).
  */
-import type { TimePs } from '../../transport/index.ts';
+import { MS, type TimePs, US } from '../../transport/index.ts';
 
-const MS: TimePs = 1_000_000_000;
 /** Later than this is behind; timers of the event loop alone are late by a millisecond or two. */
 export const LAG_LIMIT_PS: TimePs = 10 * MS;
 
@@ -33,17 +32,21 @@ export class Pace {
     return Math.floor((this.nowMs() - this.startMs) * MS);
   }
 
-  /** Takes note of when the world's next event is due; true when it has just fallen behind. */
+  /**
+   * Takes note of when the world's next event is due; true when it has just fallen behind, and
+   * further than ever.
+   */
   note(duePs: TimePs, wallPs: TimePs): boolean {
     const lagPs = Math.max(0, wallPs - duePs);
+    const isBehind = lagPs > LAG_LIMIT_PS;
+    const isNews = isBehind && !this.isBehind && lagPs > this.maxPs;
+    if (isBehind && !this.isBehind) this.times++;
+    this.isBehind = isBehind;
     if (lagPs > this.maxPs) this.maxPs = lagPs;
-    const fell = lagPs > LAG_LIMIT_PS && !this.isBehind;
-    if (fell) this.times++;
-    this.isBehind = lagPs > LAG_LIMIT_PS;
-    return fell;
+    return isNews;
   }
 
   report(): LagReport {
-    return { max_ms: Math.round(this.maxPs / 1_000_000) / 1_000, times: this.times };
+    return { max_ms: Math.round(this.maxPs / US) / 1000, times: this.times };
   }
 }

@@ -11,7 +11,6 @@
  * last line.
  */
 import { createReadStream, createWriteStream, type WriteStream } from 'node:fs';
-import { createInterface } from 'node:readline';
 import { z } from 'zod';
 import { Failure, type TimePs } from '../../transport/index.ts';
 import { cannotWrite } from '../stats/output.ts';
@@ -108,18 +107,14 @@ export class Recording {
   private constructor(
     readonly head: RecordingHead,
     private readonly file: string,
-    private readonly lines: AsyncIterator<string>,
+    private readonly lines: AsyncIterator<string, void>,
   ) {}
 
   /** Opens a recording. @throws Failure E_ARRIVALS_INVALID */
   static async open(file: string): Promise<Recording> {
-    const stream = createReadStream(file);
-    const lines = createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY });
-    // readline does not pass errors of its input on.
-    stream.once('error', (error) => lines.emit('error', error));
-    const iterator = lines[Symbol.asyncIterator]();
-    const first = await nextLine(iterator, file);
-    const data = parseJson(first ?? '', `${file}:1`);
+    const iterator = linesOf(file);
+    const first = await iterator.next();
+    const data = parseJson(first.done ? '' : first.value, `${file}:1`);
     const parsed = headSchema.safeParse(data);
     if (!parsed.success)
       throw invalid(`${file}:1`, problemOf(parsed.error), 'the head of a recording');
@@ -131,8 +126,9 @@ export class Recording {
   async *inputs(): AsyncGenerator<Arrival | RecordedEnd> {
     let lastPs = 0;
     for (let number = 2; ; number++) {
-      const text = await nextLine(this.lines, this.file);
-      if (text === undefined) return;
+      const next = await this.lines.next();
+      if (next.done) return;
+      const text = next.value;
       const place = `${this.file}:${number}`;
       const parsed = inputSchema.safeParse(parseJson(text, place));
       if (!parsed.success) throw invalid(place, problemOf(parsed.error), 'an input or the end');
@@ -142,21 +138,28 @@ export class Recording {
         throw invalid(place, `time ${timePs} comes after ${lastPs}`, 'times that grow');
       }
       lastPs = timePs;
-      if ('frame' in rest) yield { timePs, frame: Buffer.from(rest.frame, 'base64') };
+      if ('frame' in rest)
+        yield { timePs, frame: new Uint8Array(Buffer.from(rest.frame, 'base64')) };
       else yield { timePs, ...rest };
       if (isEnd) return;
     }
   }
 }
 
-async function nextLine(lines: AsyncIterator<string>, file: string): Promise<string | undefined> {
+/** The lines of a file. @throws Failure E_ARRIVALS_INVALID */
+async function* linesOf(file: string): AsyncGenerator<string, void> {
+  let rest = '';
   try {
-    const { value, done } = await lines.next();
-    return done ? undefined : value;
+    for await (const chunk of createReadStream(file, 'utf8')) {
+      const lines = (rest + chunk).split('\n');
+      rest = lines.pop() ?? '';
+      yield* lines;
+    }
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
     throw invalid(file, `cannot be read: ${code}`, 'a recording');
   }
+  if (rest !== '') yield rest;
 }
 
 function parseJson(text: string, place: string): unknown {

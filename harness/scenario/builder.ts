@@ -13,52 +13,29 @@
  * Hosts and regions are values that operations refer to, so a name cannot be misspelt. Nothing is
  * checked or resolved here: that is `validate.ts`, the same for data from anywhere.
  */
+import {
+  Collection,
+  type Event,
+  type Host,
+  type HostInput,
+  type Link,
+  type LinkInput,
+  type Operation,
+  type OperationInput,
+  type Part,
+  type QueuePair,
+  type QueuePairInput,
+  type Region,
+  type RegionInput,
+  type SharedReceiveQueue,
+  type SrqInput,
+  type Window,
+  type WindowInput,
+} from './parts.ts';
 import type { Size, Time } from './quantity.ts';
 import type { ScenarioInput } from './schema.ts';
 
-type HostInput = ScenarioInput['hosts'][number];
-type LinkInput = ScenarioInput['links'][number];
-type QueuePairInput = NonNullable<ScenarioInput['queuePairs']>[number];
-type RegionInput = NonNullable<ScenarioInput['regions']>[number];
-type SrqInput = NonNullable<ScenarioInput['sharedReceiveQueues']>[number];
-type WindowInput = NonNullable<ScenarioInput['windows']>[number];
-type OperationInput = NonNullable<ScenarioInput['operations']>[number];
-type EventInput = NonNullable<ScenarioInput['events']>[number];
-
-/** One thing a scenario consists of; made by the functions below. */
-export type Part =
-  | { readonly part: 'host'; readonly host: HostInput }
-  | { readonly part: 'link'; readonly link: LinkInput; readonly ends: readonly [Host, Host] }
-  | {
-      readonly part: 'queuePair';
-      readonly queuePair: QueuePairInput;
-      readonly srqs: readonly SharedReceiveQueue[];
-    }
-  | { readonly part: 'region'; readonly region: RegionInput; readonly on: Host }
-  | { readonly part: 'srq'; readonly srq: SrqInput; readonly region: Region }
-  | {
-      readonly part: 'window';
-      readonly window: WindowInput;
-      readonly region: Region;
-      readonly queuePair: QueuePair;
-    }
-  | {
-      readonly part: 'operation';
-      readonly operation: Omit<OperationInput, 'queuePair'>;
-      readonly queuePair: QueuePair | undefined;
-      readonly regions: readonly [Region, Region];
-      readonly windows: readonly Window[];
-    }
-  | { readonly part: 'event'; readonly event: EventInput; readonly on?: Region | Window };
-
-export type Host = Extract<Part, { part: 'host' }>;
-export type Region = Extract<Part, { part: 'region' }>;
-export type QueuePair = Extract<Part, { part: 'queuePair' }>;
-export type SharedReceiveQueue = Extract<Part, { part: 'srq' }>;
-export type Window = Extract<Part, { part: 'window' }>;
-type Link = Extract<Part, { part: 'link' }>;
-type Operation = Extract<Part, { part: 'operation' }>;
-type Event = Extract<Part, { part: 'event' }>;
+export type { Host, Part, QueuePair, Region, SharedReceiveQueue, Window } from './parts.ts';
 
 /** A place inside a region: what operations read from and write to. */
 export interface Place {
@@ -279,7 +256,7 @@ export function scenario(
   parts: readonly Part[],
   options: ScenarioOptions = {},
 ): ScenarioInput {
-  const world = new World();
+  const world = new Collection();
   for (const part of parts) world.add(part);
   return { ...options, name, summary, ...world.data() };
 }
@@ -344,75 +321,4 @@ function dataOf({ region, window, offset }: Place): OperationInput['source'] {
 function rangeEvent(kind: 'dontneed' | 'prefetch', region: Region, range: RangeWhen): Event {
   const { host, name } = region.region;
   return { part: 'event', event: { ...range, kind, host, region: name }, on: region };
-}
-
-/** Collects parts and everything they mention, each once, in order of first mention. */
-class World {
-  private readonly hosts = new Set<HostInput>();
-  private readonly links: LinkInput[] = [];
-  private readonly queuePairs = new Set<QueuePairInput>();
-  private readonly regions = new Set<RegionInput>();
-  private readonly srqs = new Set<SrqInput>();
-  private readonly windows = new Set<WindowInput>();
-  private readonly operations: OperationInput[] = [];
-  private readonly events: EventInput[] = [];
-
-  add(part: Part): void {
-    switch (part.part) {
-      case 'host':
-        this.hosts.add(part.host);
-        break;
-      case 'link':
-        for (const end of part.ends) this.add(end);
-        this.links.push(part.link);
-        break;
-      case 'queuePair':
-        for (const srq of part.srqs) this.add(srq);
-        this.queuePairs.add(part.queuePair);
-        break;
-      case 'region':
-        this.add(part.on);
-        this.regions.add(part.region);
-        break;
-      case 'srq':
-        this.add(part.region);
-        this.srqs.add(part.srq);
-        break;
-      case 'window':
-        this.add(part.region);
-        this.add(part.queuePair);
-        this.windows.add(part.window);
-        break;
-      case 'operation':
-        this.addOperation(part);
-        break;
-      case 'event':
-        if (part.on) this.add(part.on);
-        this.events.push(part.event);
-    }
-  }
-
-  data(): Omit<ScenarioInput, 'name'> {
-    const hosts = [...this.hosts];
-    const [a, b] = hosts;
-    if (this.links.length === 0 && a && b) this.links.push({ between: [a.name, b.name] });
-    return {
-      hosts,
-      links: this.links,
-      queuePairs: [...this.queuePairs],
-      regions: [...this.regions],
-      sharedReceiveQueues: [...this.srqs],
-      windows: [...this.windows],
-      operations: this.operations,
-      events: this.events,
-    };
-  }
-
-  private addOperation({ operation, queuePair: named, regions, windows }: Operation): void {
-    for (const part of [...regions, ...windows]) this.add(part);
-    const [a, b] = regions;
-    const pair = named ?? queuePair(`qp${this.operations.length}`, a.on, b.on);
-    this.add(pair);
-    this.operations.push({ ...operation, queuePair: pair.queuePair.name });
-  }
 }

@@ -40,12 +40,13 @@ function quantity<T extends string>(
   parse: (value: unknown) => number | undefined,
   expected: string,
 ): z.ZodType<number, T> {
-  return z
-    .custom<T>((value) => parse(value) !== undefined, {
-      error: (issue) => `${show(issue.input)} is not ${expected.split(',')[0]}`,
-      params: { expected },
-    })
-    .transform((value) => parse(value) as number);
+  return z.transform((value: unknown, context) => {
+    const amount = parse(value);
+    if (amount !== undefined) return amount;
+    const message = `${show(value)} is not ${expected.split(',')[0]}`;
+    context.issues.push({ code: 'custom', message, params: { expected }, input: value });
+    return z.NEVER;
+  }) as unknown as z.ZodType<number, T>;
 }
 
 function show(value: unknown): string {

@@ -29,7 +29,7 @@ export const GRH_BYTES = 40;
 const place = z
   .strictObject({
     region: z.string(),
-    offset: size().prefault('0B'),
+    offset: size().default(0),
     /** The window of the region that gives the right to use it; its own key when left out. */
     window: z.string().optional(),
   })
@@ -65,12 +65,12 @@ export const operationSchema = z
     /** The program writes new bytes into the source before each operation; perftest does not. */
     refill: z.boolean().default(true),
     /** When the first is posted, counted from the start of traffic. */
-    at: time().prefault('0s'),
+    at: time().default(0),
     /** What fetchAdd adds. */
-    add: words64.prefault(1),
+    add: words64.default([0, 1]),
     /** What compareSwap compares with, and puts there. */
-    compare: words64.prefault(0),
-    swap: words64.prefault(1),
+    compare: words64.default([0, 0]),
+    swap: words64.default([0, 1]),
     /** IBV_SEND_FENCE, IBV_SEND_SOLICITED, IBV_SEND_INLINE. */
     fence: z.boolean().default(false),
     solicited: z.boolean().default(false),

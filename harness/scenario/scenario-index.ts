@@ -28,7 +28,8 @@ export function indexOf(scenario: Scenario): ScenarioIndex {
     regions: new Named(regions, 'regions', 'region'),
     srqs: new Named(sharedReceiveQueues, 'sharedReceiveQueues', 'shared receive queue'),
     windows: new Named(windows, 'windows', 'memory window'),
-    srqOfRegion: new Map(sharedReceiveQueues.map((srq) => [srq.region, srq])),
+    // The first of several, which is no scenario (see validate.ts).
+    srqOfRegion: new Map([...sharedReceiveQueues].reverse().map((srq) => [srq.region, srq])),
   };
 }
 

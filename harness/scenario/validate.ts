@@ -63,9 +63,16 @@ function checkWorld({ hosts, links, queuePairs, replay, operations }: Scenario):
       throw invalid(`hosts[${i}].memory`, 'too small', 'at least 1MiB');
     if (host.memoryBytes > 2 ** 38)
       throw invalid(`hosts[${i}].memory`, 'too large', 'at most 256GiB');
-    const { periodPs } = host.moderation;
+    const { count, periodPs } = host.moderation;
     if (periodPs % US !== 0 || periodPs > 65_535 * US) {
       throw invalid(`hosts[${i}].moderation.period`, 'not what an adapter takes', '0us to 65535us');
+    }
+    if (count > 1 && periodPs === 0) {
+      throw invalid(
+        `hosts[${i}].moderation.period`,
+        'the last completions, fewer than the count, would never be told',
+        'above 0us',
+      );
     }
   });
   const names = hosts.map(({ name }) => name);

@@ -19,7 +19,6 @@ import { CONTROL_START } from './control-message.ts';
 import { Endpoint } from './endpoint.ts';
 import { Events, sleepUntil } from './events.ts';
 import type { Gate } from './gate.ts';
-import { qpnOf } from './layout.ts';
 import { Progress } from './progress.ts';
 import { Receives, receivesAhead } from './receives.ts';
 import { type Window, Windows } from './windows.ts';
@@ -231,7 +230,8 @@ export class Scripted {
     const window = name === null ? undefined : windows.named(name);
     const invalidated = invalidates === null ? undefined : windows.named(invalidates);
     const isDatagram = pair.type === 'UD';
-    const remoteQpn = qpnOf(1 + this.scenario.queuePairs.indexOf(pair));
+    // Both sides create their queue pairs in the same order, so their numbers are the same.
+    const remoteQpn = endpoint.pair(queuePair).qpn;
     return {
       operation,
       source,

@@ -7,8 +7,6 @@
 import {
   ACCESS_LOCAL_WRITE,
   ACCESS_READ,
-  ACCESS_REMOTE_ATOMIC,
-  ACCESS_REMOTE_READ,
   ACCESS_REMOTE_WRITE,
   ACCESS_WRITE,
   BURST_MAX_PAGES,
@@ -24,9 +22,7 @@ import type { Binding, WindowUser } from './window.ts';
 /** Who wants to touch memory: each needs another right of the region. */
 export const LOCAL_READ = 0;
 export const LOCAL_WRITE = ACCESS_LOCAL_WRITE;
-export const REMOTE_READ = ACCESS_REMOTE_READ;
 export const REMOTE_WRITE = ACCESS_REMOTE_WRITE;
-export const REMOTE_ATOMIC = ACCESS_REMOTE_ATOMIC;
 
 /** Answers of `pages`. */
 export const XLT_HIT = 0;

@@ -8,14 +8,9 @@
  * those behind it stay; one that is still to come is not asked for twice.
  */
 import {
-  BURST,
-  BURST_MAX_BYTES,
-  BURST_OFFSET,
-  DMA_ENDS_MESSAGE,
   FRAME_WORDS,
   OP_ATOMIC,
   OP_READ,
-  PAYLOAD_BYTES,
   RC_ATOMIC_ACKNOWLEDGE,
   RC_READ_RESPONSE_MIDDLE,
   RC_READ_RESPONSE_ONLY,
@@ -25,10 +20,8 @@ import {
   W_ORIGINAL_LOW,
   W_PSN,
 } from '../../transport/index.ts';
-import type { FaultWaiter } from '../fault-engine.ts';
-import { NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATION } from './aeth.ts';
 import { Answer, endsAfter, NO_FRAME, packetsOf } from './answer.ts';
-import { Gather } from './gather.ts';
+import { AnswerReader } from './answer-reader.ts';
 import type { Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
@@ -44,22 +37,18 @@ export interface AnswerOwner {
   refuseRead(code: number, psn: number, now: TimePs): number;
 }
 
-export class AnswerQueue implements FaultWaiter {
+export class AnswerQueue {
   private readonly saved: SavedOperation[] = [];
   private readonly answers: Answer[] = [];
-  private readonly gather: Gather;
+  private readonly reader: AnswerReader;
   private numbered = 0;
-  /** The answer whose memory met the fault in flight. */
-  private faulted: Answer | undefined;
 
   constructor(
     private readonly owner: AnswerOwner,
     private readonly qp: QueuePair,
     private readonly parts: Parts,
   ) {
-    this.gather = new Gather(parts.profile.gatherBursts, parts.pool, parts.bus, parts.tags, (now) =>
-      qp.activate(now),
-    );
+    this.reader = new AnswerReader(this.answers, qp, parts);
   }
 
   /** Whether answers wait here, so that others must queue behind them. */
@@ -91,7 +80,7 @@ export class AnswerQueue implements FaultWaiter {
     while (this.saved.length > this.qp.attributes.maxDestRdAtomic) this.saved.shift();
     const { address, bytes } = range;
     this.answers.push(this.newAnswer(operation, psn, packets, address, bytes, msn));
-    if (kind === OP_READ) this.fetch(readyPs);
+    if (kind === OP_READ) this.reader.fetch(readyPs);
     this.qp.activate(readyPs);
     return operation;
   }
@@ -133,8 +122,10 @@ export class AnswerQueue implements FaultWaiter {
       if (at < 0) at = this.answers.length;
     }
     this.answers.splice(at, 0, answer);
-    this.restart();
-    this.fetch(readyPs);
+    if (kind === OP_READ) {
+      this.reader.restart();
+      this.reader.fetch(readyPs);
+    }
     this.qp.activate(readyPs);
   }
 
@@ -151,13 +142,9 @@ export class AnswerQueue implements FaultWaiter {
   canSend(): boolean {
     if (this.answers.length === 0 || this.qp.pd.suspended) return false;
     const answer = this.answers[0];
-    const { operation, bytes, number, next } = answer;
+    const { operation } = answer;
     if (operation === undefined) return true;
-    if (operation.kind !== OP_READ) return operation.isDone;
-    if (bytes === 0) return true;
-    return (
-      this.gather.ready(number, next * this.qp.attributes.mtu) !== 0 || this.mustRefuse(answer)
-    );
+    return operation.kind === OP_READ ? this.reader.isReady(answer) : operation.isDone;
   }
 
   /** The next answer packet; only after `canSend`. */
@@ -170,7 +157,7 @@ export class AnswerQueue implements FaultWaiter {
       if (isFatal) this.owner.refused(now);
       return ackFrame;
     }
-    if (this.mustRefuse(answer)) {
+    if (this.reader.mustRefuse(answer)) {
       return this.owner.refuseRead(refusal, psnAdd(psn, next), now);
     }
     const frame = operation.kind === OP_READ ? this.readResponse(answer, now) : this.result(answer);
@@ -184,56 +171,9 @@ export class AnswerQueue implements FaultWaiter {
     return frame;
   }
 
-  /** Reads ahead as far as there is room and pages are there. */
+  /** Goes on reading memory ahead, where that had to stop. */
   fetch(readyPs: TimePs): void {
-    const { qp, parts } = this;
-    while (!this.gather.isFull && this.faulted === undefined && !qp.pd.suspended) {
-      const answer = this.nextToFetch();
-      const operation = answer?.operation;
-      if (answer === undefined || operation?.range.region === undefined) return;
-      const { region, grant } = operation.range;
-      if (grant === undefined || !grant.alive) {
-        this.cannotRead(answer, NAK_REMOTE_ACCESS);
-        continue;
-      }
-      const left = answer.bytes - answer.fetched;
-      const bytes = Math.min(BURST_MAX_BYTES, left);
-      const from = answer.address + answer.fetched;
-      const burst = parts.translator.gather(parts.pool, region, from, bytes);
-      if (burst === 0) {
-        // The request was admitted with its pages present; one has gone since. Wait for it.
-        const missed = parts.translator.missAddress;
-        this.faulted = answer;
-        const rest = answer.address + answer.bytes - missed;
-        parts.faults.raise(region, missed, rest, false, true, qp.qpn, this, parts.node.now);
-        return;
-      }
-      const { message, range } = operation;
-      const isLast = bytes === left && from + bytes === range.address + range.bytes;
-      this.gather.request(
-        readyPs + parts.translator.latencyPs,
-        burst,
-        answer.number,
-        answer.fetched,
-        isLast ? DMA_ENDS_MESSAGE : 0,
-        isLast ? qp.qpn : 0,
-        isLast ? message : 0,
-        isLast ? range.address + region.bias : 0,
-        isLast ? range.bytes : 0,
-      );
-      answer.fetched += bytes;
-    }
-  }
-
-  onResume(ok: boolean, now: TimePs): void {
-    const answer = this.faulted;
-    this.faulted = undefined;
-    // An answer that was replaced meanwhile is nobody's; the other faults for itself.
-    if (!ok && answer !== undefined && this.answers.includes(answer)) {
-      this.cannotRead(answer, NAK_REMOTE_OPERATION);
-    }
-    this.fetch(now);
-    this.qp.activate(now);
+    this.reader.fetch(readyPs);
   }
 
   /** Drops all answers (ERR). */
@@ -241,28 +181,18 @@ export class AnswerQueue implements FaultWaiter {
     for (const { ackFrame } of this.answers.splice(0)) {
       if (ackFrame !== NO_FRAME) this.parts.pool.release(ackFrame);
     }
-    this.restart();
+    this.reader.restart();
   }
 
   /** The next packet of a READ. */
   private readResponse(answer: Answer, now: TimePs): number {
-    const { psn, next, number, readOpcode } = answer;
-    const mtu = this.qp.attributes.mtu;
+    const { psn, next, readOpcode } = answer;
     const frame = this.qp.newPacket(readOpcode);
     const words = this.parts.pool.words;
     const base = frame * FRAME_WORDS;
     words[base + W_PSN] = psnAdd(psn, next);
     if (readOpcode !== RC_READ_RESPONSE_MIDDLE) words[base + W_AETH] = this.aeth(answer);
-    const offset = next * mtu;
-    const bytes = Math.min(mtu, answer.bytes - offset);
-    words[base + PAYLOAD_BYTES] = bytes;
-    if (bytes > 0) {
-      const burst = this.gather.ready(number, offset);
-      this.parts.pool.retainBurst(burst);
-      words[base + BURST] = burst;
-      words[base + BURST_OFFSET] = this.gather.within(offset);
-      if (this.gather.consumed(offset + bytes)) this.fetch(now);
-    }
+    this.reader.load(answer, frame, now);
     return frame;
   }
 
@@ -305,37 +235,5 @@ export class AnswerQueue implements FaultWaiter {
       if (distance >= 0 && distance < packets) return is === kind ? this.saved[i] : undefined;
     }
     return undefined;
-  }
-
-  /** The answer that memory is to be asked for next, if there is one. */
-  private nextToFetch(): Answer | undefined {
-    for (const answer of this.answers) {
-      // Nothing behind a refusal will ever be sent.
-      if (answer.refusal !== 0) return undefined;
-      if (answer.operation?.kind === OP_READ && answer.fetched < answer.bytes) return answer;
-    }
-    return undefined;
-  }
-
-  /**
-   * The rest of an answer cannot be had from memory: it ends with a NAK. Only a READ that was
-   * answered before is dropped, because the peer may have had all it needed before the memory went.
-   */
-  private cannotRead(answer: Answer, code: number): void {
-    if (answer.operation?.isAnswered) {
-      this.answers.splice(this.answers.indexOf(answer), 1);
-      this.restart();
-    } else answer.refusal = code;
-  }
-
-  /** Whether all that memory gave of this answer has been sent, and it is to be refused now. */
-  private mustRefuse(answer: Answer): boolean {
-    return answer.refusal !== 0 && answer.next * this.qp.attributes.mtu >= answer.fetched;
-  }
-
-  /** Reads the answers that are left from memory anew, from where they stand. */
-  private restart(): void {
-    this.gather.discard();
-    for (const answer of this.answers) answer.fetched = answer.next * this.qp.attributes.mtu;
   }
 }

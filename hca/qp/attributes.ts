@@ -41,6 +41,8 @@ import {
   QPA_TIMEOUT,
 } from '../../transport/index.ts';
 
+import type { PortAttributes } from '../config.ts';
+
 /** max_qp_rd_atom and max_qp_init_rd_atom of our adapters, as of mlx5. */
 export const MAX_RD_ATOMIC = 16;
 
@@ -118,16 +120,18 @@ const fields: readonly Field[] = [
 
 /**
  * Takes the attributes that `mask` names out of `mailbox`. Returns false, and changes nothing, where
- * one of them has a value that no queue pair can have. `pkeys`: entries of the partition key table.
+ * one of them has a value that no queue pair of this port can have.
  */
 export function takeAttributes(
   attributes: QpAttributes,
   mailbox: Int32Array,
   mask: number,
-  pkeys: number,
+  port: PortAttributes,
 ): boolean {
   const pkeyIndex = mailbox[QPA_PKEY_INDEX] >>> 0;
-  if ((mask & QP_PKEY_INDEX) !== 0 && pkeyIndex >= pkeys) return false;
+  if ((mask & QP_PKEY_INDEX) !== 0 && pkeyIndex >= port.pkeys.length) return false;
+  const isPath = (mask & QP_PATH_MTU) !== 0;
+  if (isPath && mailbox[QPA_PATH_MTU] >>> 0 > mtuCode(port.mtu)) return false;
   for (const { bit, word, least, most } of fields) {
     const value = mailbox[word] >>> 0;
     if ((mask & bit) !== 0 && (value < least || value > most)) return false;
@@ -139,7 +143,7 @@ export function takeAttributes(
   // Linux masks first PSNs instead of refusing them.
   attributes.rqPsn &= 0xffffff;
   attributes.sqPsn &= 0xffffff;
-  if ((mask & QP_PATH_MTU) !== 0) attributes.mtu = mtuBytes(mailbox[QPA_PATH_MTU]);
+  if (isPath) attributes.mtu = mtuBytes(mailbox[QPA_PATH_MTU]);
   return true;
 }
 

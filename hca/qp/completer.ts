@@ -1,31 +1,22 @@
 /**
  * Completer: the peer's answers -> completions, or going back (IBTA 9.7.5, 9.7.7, 9.7.8, 9.9.2).
  *
- * Owns what is acknowledged, the retry counters, the ACK timer, the wait after an RNR NAK, and the
- * peer's credits. Does not own what is sent (`requester.ts`) or how results reach memory
- * (`landing.ts`).
+ * Owns what is acknowledged, the retry counters, the ACK timer and the wait after an RNR NAK. Does
+ * not own what is sent (`requester.ts`), nor results and where they go (`results.ts`).
  */
 import {
-  BURST,
-  BURST_OFFSET,
   deadline,
   FRAME_WORDS,
   NEVER,
   OP_ATOMIC,
-  OP_FIRST,
-  OP_LAST,
   OP_READ,
   opFlags,
-  PAYLOAD_BYTES,
   QPS_RTS,
   QPS_SQD,
-  RC_READ_RESPONSE_ONLY,
   type TimePs,
   US,
   W_AETH,
   W_OPCODE,
-  W_ORIGINAL_HIGH,
-  W_ORIGINAL_LOW,
   W_PSN,
   WC_BAD_RESP_ERR,
   WC_LOC_PROT_ERR,
@@ -35,29 +26,27 @@ import {
   WC_RETRY_EXC_ERR,
   WC_RNR_RETRY_EXC_ERR,
   WC_SUCCESS,
-  WR_RDMA_READ,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
 import { TIMER_ACK, TIMER_PEER, TIMER_WAIT } from '../timers.ts';
 import {
   AETH_ACK,
-  AETH_ACK_NO_CREDITS,
   AETH_KIND,
   AETH_NAK,
   AETH_RNR_NAK,
-  creditCounts,
   NAK_INVALID_REQUEST,
   NAK_REMOTE_ACCESS,
   NAK_REMOTE_OPERATION,
   NAK_SEQUENCE,
   rnrTimerPs,
 } from './aeth.ts';
-import { LANDED, LANDING_DENIED, Landing } from './landing.ts';
+import { Credits } from './credits.ts';
+import { LANDED, LANDING_DENIED, LANDING_FAULTED } from './landing.ts';
 import type { Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
-import { WORK_ATOMIC, WORK_RECEIVE } from './work-kinds.ts';
+import { hasAeth, Results } from './results.ts';
 
 /** rnr_retry 7: for ever. */
 const RNR_RETRY_INFINITE = 7;
@@ -69,10 +58,7 @@ export class Completer implements FaultWaiter {
   unackedPsn = 0;
   /** While it waits (RNR, or a page of its own result buffer is missing) the requester sends nothing. */
   isWaiting = false;
-  /** Whether the peer counts its receives: `hasCredit` says what may be sent. */
-  isLimited = false;
-  /** The last message (SSN) that the peer has a receive for; see `isLimited`. */
-  private limitSsn = 0;
+  readonly credits = new Credits();
   /** How long the ACK timer runs; NEVER where the attribute is 0. */
   private ackTimeoutPs = NEVER;
   private retriesLeft = 0;
@@ -82,15 +68,13 @@ export class Completer implements FaultWaiter {
   private faultedWork = 0;
   /** Sending has gone back to a READ whose responses were lost; what is behind them says nothing new. */
   private isReadRepeated = false;
-  private readonly landing: Landing;
-  private readonly original = new Uint8Array(8);
-  private readonly originalView = new DataView(this.original.buffer);
+  private readonly results: Results;
 
   constructor(
     private readonly qp: QueuePair,
     private readonly parts: Parts,
   ) {
-    this.landing = new Landing(qp, parts);
+    this.results = new Results(qp, parts);
   }
 
   /** Sets the first PSN (MODIFY_QP to RTS). */
@@ -110,20 +94,6 @@ export class Completer implements FaultWaiter {
     this.parts.timers.set(this.qp.index, TIMER_ACK, deadline(now, this.ackTimeoutPs));
   }
 
-  /**
-   * Whether the packet behind the first `sentPackets` of `row` may be sent to a peer that counts its
-   * receives (IBTA 9.7.7.2). The message behind the last one that has a receive may send its first
-   * packet, to ask; once that is acknowledged, there was a receive.
-   */
-  hasCredit(row: number, sentPackets: number): boolean {
-    const queue = this.qp.sendQueue;
-    if ((queue.kind[row] & WORK_RECEIVE) === 0) return true;
-    const beyond = psnDistance(queue.ssn[row], this.limitSsn);
-    if (beyond <= 0) return true;
-    if (beyond > 1) return false;
-    return sentPackets === 0 || psnDistance(this.unackedPsn, queue.firstPsn[row]) > 0;
-  }
-
   /** An answer of the peer. The frame is the caller's. */
   receive(frame: number, now: TimePs, readyPs: TimePs): void {
     const { qp, parts } = this;
@@ -141,7 +111,8 @@ export class Completer implements FaultWaiter {
     // Only PSNs that are sent and not acknowledged mean anything; others are ghosts.
     if (sent < 0 || sent >= psnDistance(qp.requester.newPsn, this.unackedPsn)) {
       // But the last ACK may come again, with more credits.
-      if (sent === -1 && !isResult && (syndrome & AETH_KIND) === AETH_ACK) this.credit(frame);
+      if (sent === -1 && !isResult && (syndrome & AETH_KIND) === AETH_ACK)
+        this.credits.take(parts.pool, frame);
     } else if (isResult) this.result(frame, flags, now, readyPs);
     else this.acknowledge(syndrome, psn, frame, now);
     qp.activate(now);
@@ -305,10 +276,11 @@ export class Completer implements FaultWaiter {
 
   /** An ACKNOWLEDGE packet: ACK, RNR NAK or NAK. Reserved syndromes say nothing. */
   private acknowledge(syndrome: number, psn: number, frame: number, now: TimePs): void {
+    const { parts } = this;
     const code = syndrome & ~AETH_KIND;
     switch (syndrome & AETH_KIND) {
       case AETH_ACK:
-        this.credit(frame);
+        this.credits.take(parts.pool, frame);
         this.acknowledgeBefore(psnAdd(psn, 1), now);
         break;
       case AETH_RNR_NAK:
@@ -341,79 +313,24 @@ export class Completer implements FaultWaiter {
     if (!this.acknowledgeBefore(psn, now)) return;
     const queue = qp.sendQueue;
     const row = queue.at(queue.head);
-    const hasAeth = (flags & (OP_FIRST | OP_LAST)) !== 0;
-    if (!this.isAnswerTo(row, frame, flags) || (hasAeth && !this.isGood(frame))) {
+    if (!this.results.isAnswerTo(row, frame, flags)) {
       qp.fail(WC_BAD_RESP_ERR, now);
       return;
     }
-    if (!this.land(frame, row, flags, now, readyPs)) return;
-    if (hasAeth) this.credit(frame);
+    const verdict = this.results.land(row, frame, flags, readyPs);
+    if (verdict === LANDING_DENIED) qp.fail(WC_LOC_PROT_ERR, now);
+    if (verdict === LANDING_FAULTED) this.onResultFault(now);
+    if (verdict !== LANDED) return;
+    if (hasAeth(flags)) this.credits.take(parts.pool, frame);
     this.unackedPsn = psnAdd(psn, 1);
     if (psn === queue.lastPsn(row)) qp.completeHead(WC_SUCCESS, readyPs);
     this.onProgress(now);
   }
 
-  /**
-   * Whether an answer is of the kind and length that the work request in `row` asked for. Of a READ,
-   * the packet that ends the response must be its last; where in it the peer began anew is its affair.
-   */
-  private isAnswerTo(row: number, frame: number, flags: number): boolean {
-    const queue = this.qp.sendQueue;
-    const words = this.parts.pool.words;
-    const base = frame * FRAME_WORDS;
-    const bytes = words[base + PAYLOAD_BYTES];
-    if (!queue.isAnswered(row)) return false;
-    if ((queue.kind[row] & WORK_ATOMIC) !== 0) return (flags & OP_ATOMIC) !== 0;
-    if (queue.opcode[row] !== WR_RDMA_READ) {
-      return words[base + W_OPCODE] === RC_READ_RESPONSE_ONLY && bytes === 0;
-    }
-    const psn = words[base + W_PSN];
-    const isLast = psn === queue.lastPsn(row);
-    const left = queue.length[row] - this.offsetOf(row, psn);
-    return (
-      (flags & OP_READ) !== 0 &&
-      isLast === ((flags & OP_LAST) !== 0) &&
-      bytes === Math.min(this.qp.attributes.mtu, left)
-    );
-  }
-
-  /** Whether the AETH of an answer says what it must: ACK. */
-  private isGood(frame: number): boolean {
-    const syndrome = this.parts.pool.words[frame * FRAME_WORDS + W_AETH] >>> 24;
-    return (syndrome & AETH_KIND) === AETH_ACK;
-  }
-
-  /** Writes what an answer brought to its buffer; false when that could not be. */
-  private land(frame: number, row: number, flags: number, now: TimePs, readyPs: TimePs): boolean {
-    const { qp, parts, landing } = this;
-    const { pool } = parts;
-    const base = frame * FRAME_WORDS;
-    const isAtomic = (flags & OP_ATOMIC) !== 0;
-    const bytes = isAtomic ? this.original.length : pool.words[base + PAYLOAD_BYTES];
-    if (bytes === 0) return true;
-    const offset = isAtomic ? 0 : this.offsetOf(row, pool.words[base + W_PSN]);
-    const burst = isAtomic ? this.originalBurst(frame) : pool.words[base + BURST];
-    const burstOffset = isAtomic ? 0 : pool.words[base + BURST_OFFSET];
-    const verdict = landing.place(row, offset, burst, burstOffset, bytes, readyPs);
-    if (isAtomic) pool.releaseBurst(burst);
-    if (verdict === LANDED) return true;
-    if (verdict === LANDING_DENIED) qp.fail(WC_LOC_PROT_ERR, now);
-    else this.onResultFault(now);
-    return false;
-  }
-
-  /** The original value of an atomic as the eight bytes that memory gets. */
-  private originalBurst(frame: number): number {
-    const { pool } = this.parts;
-    const base = frame * FRAME_WORDS;
-    this.originalView.setInt32(0, pool.words[base + W_ORIGINAL_LOW], true);
-    this.originalView.setInt32(4, pool.words[base + W_ORIGINAL_HIGH], true);
-    return pool.burstFromBytes(this.original, 0, this.original.length);
-  }
-
   /** RC has no way to stop a responder: drop what comes, ask again later (NPF section 4). */
   private onResultFault(now: TimePs): void {
-    const { qp, parts, landing } = this;
+    const { qp, parts } = this;
+    const { landing } = this.results;
     if (!this.isFaulted && landing.faultRegion !== undefined) {
       const { faultRegion, faultAddress, faultBytes } = landing;
       this.isFaulted = true;
@@ -422,25 +339,6 @@ export class Completer implements FaultWaiter {
     }
     this.wait(parts.profile.readRetryPs, now);
     parts.counters[C.read_responses_discarded]++;
-  }
-
-  /** Which byte of the message in `row` the packet with `psn` starts with. */
-  private offsetOf(row: number, psn: number): number {
-    return psnDistance(psn, this.qp.sendQueue.firstPsn[row]) * this.qp.attributes.mtu;
-  }
-
-  /** Takes the peer's count of receives out of an AETH. */
-  private credit(frame: number): void {
-    const aeth = this.parts.pool.words[frame * FRAME_WORDS + W_AETH];
-    const code = (aeth >>> 24) & ~AETH_KIND;
-    if (code === AETH_ACK_NO_CREDITS) {
-      this.isLimited = false;
-      return;
-    }
-    const limit = psnAdd(aeth & 0xffffff, creditCounts[code]);
-    // A limit once given is not taken back; AETHs may come out of order.
-    if (!this.isLimited || psnDistance(limit, this.limitSsn) > 0) this.limitSsn = limit;
-    this.isLimited = true;
   }
 
   /** What the adapter makes of the `timeout` attribute: 4.096 us * 2^timeout, with its own floor. */

@@ -137,7 +137,7 @@ export class Inbound {
     return PLACED;
   }
 
-  /** Reports the current receive. `flags` are CQE_* bits. */
+  /** Reports the current receive. `flags` are CQE_* bits; a datagram has a source. */
   completeReceive(
     now: TimePs,
     status: number,
@@ -146,26 +146,16 @@ export class Inbound {
     immediate: number,
     flags: number,
     sourceQpn: number,
-    isSolicited: boolean,
+    slid: number,
   ): void {
     this.hasReceive = false;
     const { wrId } = this.receive;
-    this.qp.completeReceive(
-      now,
-      wrId,
-      status,
-      opcode,
-      bytes,
-      immediate,
-      flags,
-      sourceQpn,
-      isSolicited,
-    );
+    this.qp.completeReceive(now, wrId, status, opcode, bytes, immediate, flags, sourceQpn, slid);
   }
 
   /** Reports the current receive, which a message could not use. */
   failReceive(now: TimePs, status: number): void {
-    this.completeReceive(now, status, WC_RECV, 0, 0, 0, 0, false);
+    this.completeReceive(now, status, WC_RECV, 0, 0, 0, 0, 0);
   }
 
   /** Reports the current receive and, unless others take from it too, all of the queue as flushed. */

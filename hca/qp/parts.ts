@@ -2,6 +2,7 @@
 import type { FramePool, Node } from '../../transport/index.ts';
 
 import type { BusPort } from '../bus-port.ts';
+import type { PortAttributes } from '../config.ts';
 import type { FaultEngine } from '../fault-engine.ts';
 import type { MkeyTable } from '../memory/region.ts';
 import type { Translator } from '../memory/translator.ts';
@@ -33,10 +34,7 @@ export interface Parts {
   readonly transmitter: Transmitter;
   /** The bytes behind the message at hand. */
   readonly trailer: Trailer;
-  /** Whether suspends of protection domains are announced to peers, and theirs are known. */
-  readonly announcesSuspend: boolean;
-  /** The partition key table of the port. */
-  readonly pkeys: readonly number[];
+  readonly port: PortAttributes;
 }
 
 /** A protection domain of the adapter. */

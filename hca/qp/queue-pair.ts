@@ -7,19 +7,10 @@
  */
 import {
   CQE_RECEIVE,
-  CQE_SOLICITED,
   EVENT_QP_FATAL,
   EVENT_QP_LAST_WQE_REACHED,
   FRAME_WORDS,
-  QP_CUR_STATE,
-  QP_EN_SQD_ASYNC_NOTIFY,
-  QP_STATE,
-  QPA_CUR_STATE,
-  QPA_RQ_PSN,
-  QPA_SQ_PSN,
-  QPA_STATE,
   QPS_ERR,
-  QPS_INIT,
   QPS_RESET,
   QPS_RTR,
   QPS_RTS,
@@ -38,7 +29,7 @@ import {
   WC_WR_FLUSH_ERR,
 } from '../../transport/index.ts';
 import type { CompletionQueue } from '../cq/completion-queue.ts';
-import { newAttributes, putAttributes, type QpAttributes, takeAttributes } from './attributes.ts';
+import { newAttributes, type QpAttributes } from './attributes.ts';
 import { Completer } from './completer.ts';
 import { newResponder } from './new-responder.ts';
 import type { Parts, ProtectionDomain } from './parts.ts';
@@ -47,7 +38,6 @@ import { Requester } from './requester.ts';
 import type { Responder } from './responder.ts';
 import { SendQueue } from './send-queue.ts';
 import type { SharedReceiveQueue } from './shared-receive-queue.ts';
-import { mayModify } from './transitions.ts';
 import { serviceOf, workCompletion } from './work-kinds.ts';
 
 /** What CREATE_QP says of a queue pair; none of it ever changes. */
@@ -64,9 +54,8 @@ export interface QpInit {
   readonly signalsAll: boolean;
 }
 
-/** Datagrams may be as long as the largest MTU of a port; `path_mtu` is not set for them. */
-const PORT_MTU = 4096;
-const CONNECTED_MTU = 1024;
+/** Path MTU of a queue pair that has not been connected; any would do. */
+const CONNECTED_MTU = 256;
 
 export class QueuePair {
   state = QPS_RESET;
@@ -105,13 +94,12 @@ export class QueuePair {
     readonly qpn: number,
     readonly pd: ProtectionDomain,
     readonly init: QpInit,
-    private readonly lid: number,
     private readonly parts: Parts,
   ) {
     this.type = init.type;
     this.service = serviceOf(init.type);
     this.srq = init.srq;
-    this.attributes = newAttributes(init.type === QPT_UD ? PORT_MTU : CONNECTED_MTU);
+    this.attributes = newAttributes(this.startMtu);
     this.build();
   }
 
@@ -125,53 +113,17 @@ export class QueuePair {
     this.responder = newResponder(this, parts);
   }
 
-  /**
-   * MODIFY_QP: sets the attributes that `mask` names and goes to the state among them. Returns false,
-   * and changes nothing, where verbs do not allow it.
-   */
-  modify(mask: number, mailbox: Int32Array, now: TimePs): boolean {
-    const from = this.state;
-    const to = (mask & QP_STATE) !== 0 ? mailbox[QPA_STATE] : from;
-    if ((mask & QP_CUR_STATE) !== 0 && mailbox[QPA_CUR_STATE] !== from) return false;
-    if (!mayModify(from, to, this.type, mask)) return false;
-    // While the send queue drains, only the ways out of all trouble are open.
-    const isWayOut = to === QPS_RESET || to === QPS_ERR;
-    if (this.requester.isDraining && !isWayOut) return false;
-    if (!takeAttributes(this.attributes, mailbox, mask, this.parts.pkeys.length)) return false;
-    if (to === QPS_ERR) this.fail(WC_SUCCESS, now);
-    else if (to === QPS_RESET) this.reset(now);
-    else {
-      if (from === QPS_INIT && to === QPS_RTR) this.responder.start(this.attributes.rqPsn);
-      if (from === QPS_RTR && to === QPS_RTS) this.requester.start(this.attributes.sqPsn);
-      this.state = to;
-      this.completer.takeAttributes();
-      if (from === QPS_RTS && to === QPS_SQD) this.startDraining(mask, now);
-      if (from === QPS_SQD && to === QPS_RTS) this.requester.undrain(now);
-    }
-    return true;
-  }
-
-  private startDraining(mask: number, now: TimePs): void {
-    // Asked for anew each time.
-    if ((mask & QP_EN_SQD_ASYNC_NOTIFY) === 0) this.attributes.enSqdAsyncNotify = 0;
-    this.requester.drain(now);
-  }
-
-  /** QUERY_QP: attributes and where sending and receiving stand. */
-  query(mailbox: Int32Array): void {
-    putAttributes(this.attributes, mailbox);
-    mailbox[QPA_STATE] = this.state;
-    mailbox[QPA_CUR_STATE] = this.state;
-    mailbox[QPA_RQ_PSN] = this.responder.expectedPsn;
-    mailbox[QPA_SQ_PSN] = this.requester.nextPsn;
+  /** Datagrams may be as long as the port lets them; `path_mtu` is not set for them. */
+  private get startMtu(): number {
+    return this.type === QPT_UD ? this.parts.port.mtu : CONNECTED_MTU;
   }
 
   /** Goes to RESET: whatever was posted or under way is forgotten, without completions. */
-  private reset(now: TimePs): void {
+  reset(now: TimePs): void {
     this.requester.stop(now);
     this.completer.stop();
     this.responder.answers?.stop();
-    Object.assign(this.attributes, newAttributes(this.type === QPT_UD ? PORT_MTU : CONNECTED_MTU));
+    Object.assign(this.attributes, newAttributes(this.startMtu));
     this.build();
     this.isPeerSuspended = false;
     this.state = QPS_RESET;
@@ -179,7 +131,7 @@ export class QueuePair {
 
   /** Whether this queue pair may send requests now. */
   get canRequest(): boolean {
-    const isRunning = this.state === QPS_RTS || this.requester.isDraining;
+    const isRunning = this.state === QPS_RTS || this.requester.drain.isActive;
     return isRunning && !this.pd.suspended && !this.isPeerSuspended;
   }
 
@@ -205,8 +157,8 @@ export class QueuePair {
     const base = frame * FRAME_WORDS;
     words[base + W_OPCODE] = opcode;
     words[base + W_DEST_QPN] = this.attributes.destQpn;
-    words[base + W_LIDS] = (this.lid << 16) | this.attributes.destLid;
-    words[base + W_PKEY] = this.parts.pkeys[this.attributes.pkeyIndex];
+    words[base + W_LIDS] = (this.parts.port.lid << 16) | this.attributes.destLid;
+    words[base + W_PKEY] = this.parts.port.pkeys[this.attributes.pkeyIndex];
     return frame;
   }
 
@@ -247,13 +199,13 @@ export class QueuePair {
     if (status === WC_SUCCESS && !isSignalled) return row;
     const opcode = workCompletion[queue.opcode[row]];
     const bytes = queue.length[row];
-    this.complete(now, this.init.sendCq, queue.wrId[row], status, opcode, bytes, 0, 0, 0);
+    this.complete(now, this.init.sendCq, queue.wrId[row], status, opcode, bytes, 0, 0, 0, 0);
     return row;
   }
 
   /**
-   * Reports receive `wrId`, which has been taken out of its queue. `sourceQpn` is the sender of a
-   * datagram; `isSolicited` says that the sender asked for an event.
+   * Reports receive `wrId`, which has been taken out of its queue. `flags` are CQE_* bits;
+   * `sourceQpn` and `slid` are the sender of a datagram.
    */
   completeReceive(
     now: TimePs,
@@ -264,11 +216,11 @@ export class QueuePair {
     immediate: number,
     flags: number,
     sourceQpn: number,
-    isSolicited: boolean,
+    slid: number,
   ): void {
-    const all = flags | CQE_RECEIVE | (isSolicited ? CQE_SOLICITED : 0);
+    const all = flags | CQE_RECEIVE;
     const { receiveCq } = this.init;
-    this.complete(now, receiveCq, wrId, status, opcode, bytes, immediate, all, sourceQpn);
+    this.complete(now, receiveCq, wrId, status, opcode, bytes, immediate, all, sourceQpn, slid);
   }
 
   /**
@@ -296,7 +248,7 @@ export class QueuePair {
     this.responder.answers?.stop();
     if (status !== WC_SUCCESS && !this.sendQueue.isEmpty) this.takeHead(status, now);
     this.flush(now);
-    if (this.srq === undefined || wasInErr) return;
+    if (this.srq === undefined || wasInErr || this.isDestroyed) return;
     // Nothing is taken from the shared queue any more.
     this.parts.bus.asyncEvent(now, EVENT_QP_LAST_WQE_REACHED, this.qpn);
   }
@@ -323,8 +275,9 @@ export class QueuePair {
     immediate: number,
     flags: number,
     sourceQpn: number,
+    slid: number,
   ): void {
     this.parts.node.digest.record(RECORD_COMPLETION, now, this.qpn, wrId, status, opcode);
-    cq.post(now, this.qpn, wrId, status, opcode, bytes, immediate, flags, sourceQpn, 0);
+    cq.post(now, this.qpn, wrId, status, opcode, bytes, immediate, flags, sourceQpn, slid);
   }
 }

@@ -25,11 +25,9 @@ import {
   PAYLOAD_BYTES,
   type TimePs,
   W_BTH_FLAGS,
-  W_DMA_BYTES,
   W_IMMEDIATE,
   W_OPCODE,
   W_PSN,
-  W_RKEY,
   WC_LOC_ACCESS_ERR,
   WC_LOC_LEN_ERR,
   WC_LOC_PROT_ERR,
@@ -39,7 +37,6 @@ import {
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import type { Region } from '../memory/region.ts';
-import { REMOTE_WRITE } from '../memory/translator.ts';
 import { Acknowledger } from './acknowledger.ts';
 import {
   AETH_NAK,
@@ -52,11 +49,11 @@ import {
 import { AnswerQueue } from './answer-queue.ts';
 import { FAULTED, NOT_LAST, PLACED } from './inbound.ts';
 import { ADMITTED, NO_ACCESS, NO_PAGE, Operations } from './operations.ts';
-import { MAX_MESSAGE_BYTES, type Parts } from './parts.ts';
+import type { Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
 import { hasValidLength, KINDS, rightsFor } from './request-rules.ts';
-import { Responder } from './responder.ts';
+import { OPENED, Responder, TOO_LONG } from './responder.ts';
 
 /** `refusal` of a connection whose end a receive's completion tells of. */
 const NO_EVENT = -1;
@@ -141,8 +138,7 @@ export class RcResponder extends Responder {
       return;
     }
     if (isFirst && !this.beginMessage(frame, kind, readyPs)) return;
-    const left = inbound.totalBytes - inbound.placedBytes;
-    if (kind === OP_SEND ? bytes > left : isLast ? bytes !== left : bytes >= left) {
+    if (this.misfits(kind, isLast, bytes)) {
       if (kind === OP_SEND) parts.counters[C.resp_local_length_error]++;
       const status = kind === OP_SEND ? WC_LOC_LEN_ERR : WC_REM_INV_REQ_ERR;
       this.refuse(NAK_INVALID_REQUEST, readyPs, status);
@@ -166,7 +162,7 @@ export class RcResponder extends Responder {
         this.endBadly(isAsked, psn, readyPs);
         return;
       }
-      this.endMessage(frame, flags, 0, 0);
+      this.endMessage(frame, flags, 0, 0, 0);
     }
     if (isAsked) this.answer(readyPs, this.acks.ackSyndrome(), psn);
   }
@@ -213,36 +209,18 @@ export class RcResponder extends Responder {
 
   /** First packet of a SEND or WRITE: finds its buffer. False when it was refused. */
   private beginMessage(frame: number, kind: number, readyPs: TimePs): boolean {
-    const { qp, parts, inbound } = this;
+    const { inbound } = this;
     if (kind === OP_SEND) {
       if (inbound.isMalformed) {
         this.refuse(NAK_REMOTE_OPERATION, readyPs, WC_LOC_QP_OP_ERR);
         return false;
       }
       inbound.beginReceive();
-      this.kind = kind;
-      return true;
-    }
-    const words = parts.pool.words;
-    const base = frame * FRAME_WORDS;
-    parts.counters[C.rx_write_requests]++;
-    const address = parts.pool.doubles[frame * 2];
-    const bytes = words[base + W_DMA_BYTES] >>> 0;
-    if (bytes > MAX_MESSAGE_BYTES) {
-      this.refuse(NAK_INVALID_REQUEST, readyPs, WC_REM_INV_REQ_ERR);
-      return false;
-    }
-    if (bytes === 0) {
-      // A write of nothing touches no memory, so neither its address nor its key is judged.
-      inbound.beginWrite(undefined, undefined, 0, 0);
     } else {
-      const { translator } = parts;
-      const region = translator.checkRemote(words[base + W_RKEY], qp, address, bytes, REMOTE_WRITE);
-      if (region === undefined) {
-        this.refuse(NAK_REMOTE_ACCESS, readyPs, WC_LOC_ACCESS_ERR);
-        return false;
-      }
-      inbound.beginWrite(region, translator.grant, translator.address, bytes);
+      const verdict = this.openWrite(frame);
+      if (verdict === TOO_LONG) this.refuse(NAK_INVALID_REQUEST, readyPs, WC_REM_INV_REQ_ERR);
+      else if (verdict !== OPENED) this.refuse(NAK_REMOTE_ACCESS, readyPs, WC_LOC_ACCESS_ERR);
+      if (verdict !== OPENED) return false;
     }
     this.kind = kind;
     return true;

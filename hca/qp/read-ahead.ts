@@ -53,7 +53,7 @@ export class ReadAhead implements FaultWaiter {
     const queue = qp.sendQueue;
     const { requester } = qp;
     if (this.work < queue.next) this.goTo(queue.next, requester.sentBytes);
-    const end = Math.min(queue.tail, requester.sendLimit);
+    const end = Math.min(queue.tail, requester.drain.limit);
     this.isHeld = false;
     while (!gather.isFull && !this.isFaulted && this.work < end) {
       const row = queue.at(this.work);

@@ -8,13 +8,11 @@
 import {
   BTH_ACK_REQUEST,
   BURST,
-  EVENT_SQ_DRAINED,
   FRAME_WORDS,
   NEVER,
   PAYLOAD_BYTES,
   QPS_ERR,
   QPS_RTS,
-  QPS_SQD,
   QPS_SQE,
   QPT_RC,
   type TimePs,
@@ -23,29 +21,25 @@ import {
   W_PSN,
   WC_LOC_QP_OP_ERR,
   WC_SUCCESS,
-  WR_BIND_MW,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import { TIMER_ACK } from '../timers.ts';
+import { Drain } from './drain.ts';
 import type { Gather } from './gather.ts';
+import { doLocalWork } from './local-work.ts';
 import type { Parts } from './parts.ts';
 import { psnAdd, psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { RequestPackets } from './request-packet.ts';
 
-const NO_LIMIT = Number.MAX_SAFE_INTEGER;
-
 export class Requester {
   readonly readAhead: ReadAhead;
+  readonly drain: Drain;
   /** PSN of the next packet to send. */
   nextPsn = 0;
   /** One behind the highest PSN ever sent; packets before it are retransmissions. */
   newPsn = 0;
-  /** Positions from here on are not begun: the end of the queue that is drained. */
-  sendLimit = NO_LIMIT;
-  /** In SQD: what was begun is still to be finished. */
-  isDraining = false;
   /** Packets of the work request at `sendQueue.next` that are sent. */
   private sentPackets = 0;
   /** READs and atomics that are sent and not answered. */
@@ -59,6 +53,7 @@ export class Requester {
     private readonly parts: Parts,
   ) {
     this.readAhead = new ReadAhead(qp, parts);
+    this.drain = new Drain(qp, parts);
     this.gather = this.readAhead.gather;
     this.packets = new RequestPackets(qp, parts, this.gather);
   }
@@ -107,7 +102,7 @@ export class Requester {
     const { qp, parts } = this;
     const queue = qp.sendQueue;
     if (!qp.canRequest || qp.completer.isWaiting) return false;
-    while (queue.next < queue.tail && queue.next < this.sendLimit) {
+    while (queue.next < queue.tail && queue.next < this.drain.limit) {
       const row = queue.at(queue.next);
       if (queue.problem[row] !== WC_SUCCESS) {
         // What was posted before it completes first.
@@ -122,7 +117,7 @@ export class Requester {
       const outstanding = psnDistance(this.nextPsn, qp.completer.unackedPsn);
       if (outstanding >= parts.profile.windowPackets) return false;
       if (queue.isAnswered(row) && this.answersDue >= qp.attributes.maxRdAtomic) return false;
-      if (qp.completer.isLimited && !qp.completer.hasCredit(row, this.sentPackets)) return false;
+      if (!this.hasCredit(row)) return false;
       if (queue.bytesToRead(row) === 0) return true;
       return this.gather.ready(queue.next, this.sentBytes) !== 0;
     }
@@ -146,7 +141,7 @@ export class Requester {
       this.countRetransmission(row, words[base + PAYLOAD_BYTES]);
     }
     // Without credits left, each packet asks how many there are.
-    if (qp.completer.isLimited) words[base + W_BTH_FLAGS] |= BTH_ACK_REQUEST;
+    if (qp.completer.credits.isLimited) words[base + W_BTH_FLAGS] |= BTH_ACK_REQUEST;
 
     // A READ takes the PSNs of its whole response with its one packet.
     const sent = isData ? 1 : queue.packets[row] - index;
@@ -187,7 +182,7 @@ export class Requester {
     const offset = this.sentPackets * mtu;
     // What arrived since the packet before may have stopped the sending, or have an answer go first.
     if (qp.completer.isWaiting || !qp.canRequest || qp.responder.answers?.isBusy) return false;
-    if (qp.completer.isLimited) return false;
+    if (qp.completer.credits.isLimited) return false;
     // Of the same burst; its last packet goes alone, because it makes room for reading ahead.
     if (this.gather.ready(queue.next, offset) !== words[base + BURST]) return false;
     if (this.sentPackets + 1 >= queue.packets[row] || this.gather.leftFrom(offset) <= mtu)
@@ -236,27 +231,20 @@ export class Requester {
       this.readAhead.release(now);
     }
     // Local work that was done has waited for this.
-    while (queue.head < queue.next && queue.isLocal(queue.at(queue.head))) {
+    while (queue.head < queue.tail && queue.isDone[queue.at(queue.head)] !== 0) {
       qp.takeHead(WC_SUCCESS, now);
     }
-    if (this.isDraining) this.checkDrained(now);
+    this.drain.check(now);
   }
 
-  /** MODIFY_QP to SQD: what has been begun is finished, nothing else is begun. */
-  drain(now: TimePs): void {
-    const queue = this.qp.sendQueue;
-    let end = queue.next + (this.sentPackets > 0 ? 1 : 0);
-    // Sending may have gone back behind work that had been begun.
-    while (end < queue.tail && this.isBegun(queue.at(end))) end++;
-    this.sendLimit = end;
-    this.isDraining = true;
-    this.checkDrained(now);
+  /** MODIFY_QP to SQD. */
+  beginDrain(now: TimePs): void {
+    this.drain.begin(this.sentPackets > 0, now);
   }
 
   /** MODIFY_QP from SQD back to RTS. */
-  undrain(now: TimePs): void {
-    this.sendLimit = NO_LIMIT;
-    this.isDraining = false;
+  endDrain(now: TimePs): void {
+    this.drain.end();
     this.readAhead.fetch(now);
     this.qp.activate(now);
   }
@@ -269,7 +257,7 @@ export class Requester {
   /** Drops what was read ahead, and what was begun: the queue is flushed next. */
   stop(now: TimePs): void {
     const queue = this.qp.sendQueue;
-    this.isDraining = false;
+    this.drain.end();
     this.sentPackets = 0;
     this.answersDue = 0;
     this.readAhead.restart(queue.tail, 0);
@@ -283,19 +271,10 @@ export class Requester {
     queue.postPsn = this.nextPsn;
   }
 
-  private isBegun(row: number): boolean {
-    const queue = this.qp.sendQueue;
-    if (queue.isLocal(row)) return queue.isDone[row] !== 0;
-    return psnDistance(queue.firstPsn[row], this.newPsn) < 0;
-  }
-
-  private checkDrained(now: TimePs): void {
-    const { qp } = this;
-    if (qp.state !== QPS_SQD || qp.sendQueue.head < this.sendLimit) return;
-    this.isDraining = false;
-    if (qp.attributes.enSqdAsyncNotify !== 0) {
-      this.parts.bus.asyncEvent(now, EVENT_SQ_DRAINED, qp.qpn);
-    }
+  private hasCredit(row: number): boolean {
+    const { credits, unackedPsn } = this.qp.completer;
+    if (!credits.isLimited) return true;
+    return credits.allow(this.qp.sendQueue, row, this.sentPackets, unackedPsn);
   }
 
   /** BIND_MW and LOCAL_INV: done now, complete when all before them has. */
@@ -303,7 +282,7 @@ export class Requester {
     const { qp } = this;
     const queue = qp.sendQueue;
     if (queue.isDone[row] === 0) {
-      const status = this.localStatus(row);
+      const status = doLocalWork(qp, this.parts.mkeys, row);
       if (status !== WC_SUCCESS) {
         queue.problem[row] = status;
         return;
@@ -312,21 +291,6 @@ export class Requester {
     }
     queue.next++;
     if (queue.head === queue.next - 1) qp.completeHead(WC_SUCCESS, now);
-  }
-
-  private localStatus(row: number): number {
-    const { qp } = this;
-    const { mkeys } = this.parts;
-    const queue = qp.sendQueue;
-    if (queue.opcode[row] !== WR_BIND_MW) return mkeys.invalidateLocal(qp, queue.rkey[row]);
-    return mkeys.bindWindow(
-      qp,
-      queue.rkey[row],
-      queue.lkey[row],
-      queue.localAddress[row],
-      queue.length[row] >>> 0,
-      queue.immediate[row],
-    );
   }
 
   private endStall(row: number, now: TimePs): void {

@@ -8,6 +8,7 @@
  */
 import {
   BTH_SOLICITED,
+  CQE_SOLICITED,
   CQE_WITH_IMMEDIATE,
   CQE_WITH_INVALIDATE,
   EVENT_COMM_EST,
@@ -19,18 +20,26 @@ import {
   QPS_RTR,
   type TimePs,
   W_BTH_FLAGS,
+  W_DMA_BYTES,
   W_IMMEDIATE,
+  W_RKEY,
   WC_RECV,
   WC_RECV_RDMA_WITH_IMM,
   WC_SUCCESS,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
+import { REMOTE_WRITE } from '../memory/translator.ts';
 import type { AnswerQueue } from './answer-queue.ts';
 import { Inbound } from './inbound.ts';
-import type { Parts } from './parts.ts';
+import { MAX_MESSAGE_BYTES, type Parts } from './parts.ts';
 import { psnAdd } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
+
+/** Answers of `openWrite`. */
+export const OPENED = 0;
+export const TOO_LONG = 1;
+export const NOT_ALLOWED = 2;
 
 export abstract class Responder implements FaultWaiter {
   /** The PSN of the next request packet. */
@@ -94,13 +103,51 @@ export abstract class Responder implements FaultWaiter {
     this.parts.bus.asyncEvent(now, EVENT_COMM_EST, this.qp.qpn);
   }
 
+  /** First packet of a WRITE: finds the memory that it goes to. */
+  protected openWrite(frame: number): number {
+    const { qp, parts, inbound } = this;
+    const { pool, translator } = parts;
+    const words = pool.words;
+    const base = frame * FRAME_WORDS;
+    parts.counters[C.rx_write_requests]++;
+    const bytes = words[base + W_DMA_BYTES] >>> 0;
+    if (bytes > MAX_MESSAGE_BYTES) return TOO_LONG;
+    if (bytes === 0) {
+      // A write of nothing touches no memory, so neither its address nor its key is judged.
+      inbound.beginWrite(undefined, undefined, 0, 0);
+      return OPENED;
+    }
+    const address = pool.doubles[frame * 2];
+    const rkey = words[base + W_RKEY];
+    const region = translator.checkRemote(rkey, qp, address, bytes, REMOTE_WRITE);
+    if (region === undefined) return NOT_ALLOWED;
+    inbound.beginWrite(region, translator.grant, translator.address, bytes);
+    return OPENED;
+  }
+
+  /** Whether `bytes` more do not go with the length that the message may have, or must have. */
+  protected misfits(kind: number, isLast: boolean, bytes: number): boolean {
+    const left = this.inbound.totalBytes - this.inbound.placedBytes;
+    if (kind === OP_SEND) return bytes > left;
+    return isLast ? bytes !== left : bytes >= left;
+  }
+
   /** The number that the message at hand will have once it is complete. */
   protected get nextMsn(): number {
     return (this.msn + 1) & 0xffffff;
   }
 
-  /** Last packet of a SEND or WRITE: counts the message and completes a receive if it used one. */
-  protected endMessage(frame: number, flags: number, moreFlags: number, sourceQpn: number): void {
+  /**
+   * Last packet of a SEND or WRITE: counts the message and completes a receive if it used one, with
+   * `moreFlags` (CQE_*) and, of a datagram, where it came from.
+   */
+  protected endMessage(
+    frame: number,
+    flags: number,
+    moreFlags: number,
+    sourceQpn: number,
+    slid: number,
+  ): void {
     const { inbound, kind } = this;
     this.msn = this.nextMsn;
     this.kind = 0;
@@ -110,7 +157,8 @@ export abstract class Responder implements FaultWaiter {
     const cqeFlags =
       moreFlags |
       ((flags & OP_IMMEDIATE) !== 0 ? CQE_WITH_IMMEDIATE : 0) |
-      ((flags & OP_INVALIDATE) !== 0 ? CQE_WITH_INVALIDATE : 0);
+      ((flags & OP_INVALIDATE) !== 0 ? CQE_WITH_INVALIDATE : 0) |
+      ((words[base + W_BTH_FLAGS] & BTH_SOLICITED) !== 0 ? CQE_SOLICITED : 0);
     inbound.completeReceive(
       inbound.donePs,
       WC_SUCCESS,
@@ -119,7 +167,7 @@ export abstract class Responder implements FaultWaiter {
       words[base + W_IMMEDIATE],
       cqeFlags,
       sourceQpn,
-      (words[base + W_BTH_FLAGS] & BTH_SOLICITED) !== 0,
+      slid,
     );
   }
 

@@ -20,27 +20,20 @@ import {
   opFlags,
   PAYLOAD_BYTES,
   type TimePs,
-  W_DMA_BYTES,
   W_OPCODE,
   W_PSN,
-  W_RKEY,
   WC_LOC_PROT_ERR,
   WC_LOC_QP_OP_ERR,
   WC_REM_INV_REQ_ERR,
   WC_SUCCESS,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
-import { REMOTE_WRITE } from '../memory/translator.ts';
 import { FAULTED, NOT_LAST, PLACED } from './inbound.ts';
-import { MAX_MESSAGE_BYTES } from './parts.ts';
 import { psnAdd } from './psn.ts';
 import { hasValidLength, KINDS, rightsFor } from './request-rules.ts';
-import { Responder } from './responder.ts';
+import { NOT_ALLOWED, OPENED, Responder } from './responder.ts';
 
 export class UcResponder extends Responder {
-  /** Packets are dropped up to the next first one. */
-  private isDropping = false;
-
   receive(frame: number, now: TimePs, readyPs: TimePs): void {
     if (!this.isOpen()) return;
     const { qp, parts, inbound } = this;
@@ -52,9 +45,9 @@ export class UcResponder extends Responder {
     const kind = flags & KINDS;
     const bytes = words[base + PAYLOAD_BYTES];
     const psn = words[base + W_PSN];
-    const isInOrder = psn === this.expectedPsn && !this.isDropping;
+    const isInOrder = psn === this.expectedPsn;
     this.expectedPsn = psnAdd(psn, 1);
-    if (!isInOrder && !this.isDropping) parts.counters[C.out_of_sequence]++;
+    if (!isInOrder) parts.counters[C.out_of_sequence]++;
     // A first packet may be good whatever came before; the message that it cuts short is lost.
     if (this.kind !== 0 && (!isInOrder || isFirst)) this.abandon(readyPs);
     const goesOn = isInOrder && this.kind === kind;
@@ -62,7 +55,6 @@ export class UcResponder extends Responder {
       this.drop(readyPs);
       return;
     }
-    this.isDropping = false;
     this.establish(now);
     if (isFirst && kind === OP_WRITE) {
       const rights = rightsFor(kind, 0);
@@ -81,10 +73,9 @@ export class UcResponder extends Responder {
       inbound.takeReceive(now);
     }
     if (isFirst && !this.beginMessage(frame, kind, readyPs)) return;
-    const left = inbound.totalBytes - inbound.placedBytes;
-    const isTooLong = kind === OP_SEND ? bytes > left : isLast ? bytes !== left : bytes >= left;
-    if (isTooLong || !hasValidLength(flags, bytes, qp.attributes.mtu)) {
-      if (isTooLong && kind === OP_SEND) parts.counters[C.resp_local_length_error]++;
+    const misfits = this.misfits(kind, isLast, bytes);
+    if (misfits || !hasValidLength(flags, bytes, qp.attributes.mtu)) {
+      if (misfits && kind === OP_SEND) parts.counters[C.resp_local_length_error]++;
       this.drop(readyPs);
       return;
     }
@@ -92,13 +83,12 @@ export class UcResponder extends Responder {
     const burst = words[base + BURST];
     const verdict = inbound.place(burst, words[base + BURST_OFFSET], bytes, message, readyPs);
     if (verdict === PLACED) {
-      if (isLast) this.endMessage(frame, flags, 0, 0);
+      if (isLast) this.endMessage(frame, flags, 0, 0, 0);
     } else if (verdict === FAULTED) {
       parts.counters[C.page_fault_drops]++;
       this.raiseFault(now);
       // The receive is as good as before, so it stays even if it came from a shared queue.
       this.kind = 0;
-      this.isDropping = true;
     } else if (kind === OP_SEND) this.failReceive(WC_LOC_PROT_ERR, readyPs);
     else this.drop(readyPs);
   }
@@ -113,31 +103,20 @@ export class UcResponder extends Responder {
 
   /** First packet: finds its buffer. False when the message was dropped. */
   private beginMessage(frame: number, kind: number, readyPs: TimePs): boolean {
-    const { qp, parts, inbound } = this;
+    const { inbound } = this;
     if (kind === OP_SEND) {
       if (inbound.isMalformed) {
         this.failReceive(WC_LOC_QP_OP_ERR, readyPs);
         return false;
       }
       inbound.beginReceive();
-      this.kind = kind;
-      return true;
-    }
-    const words = parts.pool.words;
-    const base = frame * FRAME_WORDS;
-    parts.counters[C.rx_write_requests]++;
-    const address = parts.pool.doubles[frame * 2];
-    const bytes = words[base + W_DMA_BYTES] >>> 0;
-    if (bytes === 0) inbound.beginWrite(undefined, undefined, 0, 0);
-    else {
-      const { translator } = parts;
-      const region = translator.checkRemote(words[base + W_RKEY], qp, address, bytes, REMOTE_WRITE);
-      if (region === undefined || bytes > MAX_MESSAGE_BYTES) {
-        parts.counters[C.resp_remote_access_errors]++;
+    } else {
+      const verdict = this.openWrite(frame);
+      if (verdict === NOT_ALLOWED) this.parts.counters[C.resp_remote_access_errors]++;
+      if (verdict !== OPENED) {
         this.drop(readyPs);
         return false;
       }
-      inbound.beginWrite(region, translator.grant, translator.address, bytes);
     }
     this.kind = kind;
     return true;
@@ -147,7 +126,6 @@ export class UcResponder extends Responder {
   private drop(readyPs: TimePs): void {
     this.parts.counters[C.unreliable_drops]++;
     this.abandon(readyPs);
-    this.isDropping = true;
   }
 
   /** Gives up the message that is coming in. */

@@ -19,6 +19,7 @@ import {
   PAYLOAD_BYTES,
   type TimePs,
   W_BTH_FLAGS,
+  W_LIDS,
   W_OPCODE,
   W_PSN,
   W_QKEY,
@@ -79,7 +80,9 @@ export class UdResponder extends Responder {
     const verdict = inbound.place(burst, offset, here, this.nextMsn, readyPs);
     if (verdict === PLACED) {
       this.kind = OP_SEND;
-      this.endMessage(frame, flags, hasHeader ? CQE_WITH_GRH : 0, words[base + W_SOURCE_QPN]);
+      const slid = words[base + W_LIDS] >>> 16;
+      const header = hasHeader ? CQE_WITH_GRH : 0;
+      this.endMessage(frame, flags, header, words[base + W_SOURCE_QPN], slid);
     } else if (verdict === FAULTED) {
       counters[C.page_fault_drops]++;
       this.raiseFault(now);

@@ -29,13 +29,11 @@ import {
   MAX_SGE,
   QPT_RC,
   RECORD_COMPLETION,
-  SEND_INLINE,
   type TimePs,
 } from '../../transport/index.ts';
 import type { HostCosts } from '../costs.ts';
 import { VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
-import { PAGE_BYTES } from '../mm/frames.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
 import type { AdapterBus } from './adapter-bus.ts';
@@ -47,18 +45,13 @@ import { Doorbells } from './doorbells.ts';
 import type { AsyncEvent, BusEvents, CompletionEntry } from './events.ts';
 import type { MemoryRegion } from './memory-region.ts';
 import type { MemoryWindow } from './memory-window.ts';
-import { MESSAGE_MASK, type MessageLog } from './message-log.ts';
+import type { MessageLog } from './message-log.ts';
 import { PostedReceives } from './posted-receives.ts';
+import { Posting } from './posting.ts';
 import { QueuePair, type QueuePairPlan } from './queue-pair.ts';
 import type { Regions } from './regions.ts';
 import type { SharedReceiveQueue } from './shared-receive-queue.ts';
-import {
-  type AddressHandle,
-  lengthOf,
-  type ReceiveRequest,
-  type ScatterEntry,
-  type SendRequest,
-} from './work.ts';
+import type { AddressHandle, ReceiveRequest, SendRequest } from './work.ts';
 
 export class Verbs {
   /** Every queue pair there ever was, in order of creation. */
@@ -68,7 +61,7 @@ export class Verbs {
   /** The same as they come. */
   readonly asyncEvents$: Observable<AsyncEvent>;
   private readonly completionQueues = new Map<number, CompletionQueue>();
-  private readonly doorbells: Doorbells;
+  private readonly posting: Posting;
   /** Asynchronous events that the program has taken. */
   private asyncEventsTaken = 0;
   private asyncArrival = new Completion<void>('an asynchronous event');
@@ -78,12 +71,12 @@ export class Verbs {
     private readonly commands: Commands,
     events: BusEvents,
     private readonly regions: Regions,
-    private readonly mm: AddressSpace,
+    mm: AddressSpace,
     private readonly queuePairs: Map<number, QueuePair>,
     private readonly log: MessageLog,
     private readonly costs: HostCosts,
   ) {
-    this.doorbells = new Doorbells(bus);
+    this.posting = new Posting(new Doorbells(bus), mm, log, costs.postPs);
     this.asyncEvents$ = events.asyncEvents$;
     subscribeOrFail(bus.node, events.completions$, (entry) => this.complete(entry));
     subscribeOrFail(bus.node, events.asyncEvents$, (event) => this.noteAsyncEvent(event));
@@ -233,34 +226,18 @@ export class Verbs {
    * the responder's MSN when it completes; 0 for a request that sends none.
    * @throws VerbsError ENOMEM (the send queue is full), EINVAL (state, opcode, limits)
    */
-  *postSend(qp: QueuePair, request: SendRequest): Sim<number> {
-    const { flags, sges = [] } = request;
-    const isInline = (flags & SEND_INLINE) !== 0;
-    if (isInline) {
-      qp.checkSend(request);
-      for (const sge of sges) yield* this.touch(sge);
-    }
-    yield this.costs.postPs;
-    qp.checkSend(request);
-    // Nobody can change the data between here and the doorbell.
-    const inline = isInline ? this.gather(sges) : undefined;
-    const { message } = qp.addSend(request, isInline ? this.log.hashOf(sges) : undefined);
-    this.doorbells.send(qp.qpn, request, inline);
-    return message & MESSAGE_MASK;
+  postSend(qp: QueuePair, request: SendRequest): Sim<number> {
+    return this.posting.send(qp, request);
   }
 
   /** Posts to the receive queue. @throws VerbsError ENOMEM (it is full), EINVAL */
-  *postRecv(qp: QueuePair, request: ReceiveRequest): Sim<void> {
-    yield this.costs.postPs;
-    qp.addReceive(request);
-    this.doorbells.receive(false, qp.qpn, request);
+  postRecv(qp: QueuePair, request: ReceiveRequest): Sim<void> {
+    return this.posting.receive(qp, request);
   }
 
   /** Posts to a shared receive queue. @throws VerbsError ENOMEM (it is full), EINVAL */
-  *postSrqRecv(srq: SharedReceiveQueue, request: ReceiveRequest): Sim<void> {
-    yield this.costs.postPs;
-    srq.receives.add(request, 'post_srq_recv', `shared receive queue ${srq.srqn}`);
-    this.doorbells.receive(true, srq.srqn, request);
+  postSrqRecv(srq: SharedReceiveQueue, request: ReceiveRequest): Sim<void> {
+    return this.posting.receiveShared(srq, request);
   }
 
   /** Sleeps until there is an asynchronous event the program has not taken, and takes it. */
@@ -312,24 +289,6 @@ export class Verbs {
 
   private notify(cqn: number): void {
     this.completionQueues.get(cqn)?.notify();
-  }
-
-  /** The CPU reads a buffer: inline data is copied by the program itself. */
-  private *touch({ address, length }: ScatterEntry): Sim<void> {
-    if (length === 0) return;
-    const first = Math.floor(address / PAGE_BYTES);
-    const pages = Math.ceil((address + length) / PAGE_BYTES) - first;
-    yield* this.mm.touch(address, pages, false);
-  }
-
-  private gather(sges: readonly ScatterEntry[]): Uint8Array {
-    const bytes = new Uint8Array(lengthOf(sges));
-    let at = 0;
-    for (const { address, length } of sges) {
-      bytes.set(this.mm.read(address, length), at);
-      at += length;
-    }
-    return bytes;
   }
 }
 

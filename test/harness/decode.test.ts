@@ -1,5 +1,4 @@
 /** `faultline decode`: what it says of real captures, and of files that are none. */
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -15,6 +14,7 @@ import {
   writeEnhancedPacket,
 } from '../../transport/index.ts';
 import { captureBytes, captureNames, capturePath } from '../captures/captures.ts';
+import { runTool } from '../fixtures/external-tool.ts';
 import { frameOf, knownOpcodes } from '../wire/wire-frames.ts';
 import { runHere, start, temporaryFolder } from './fixtures.ts';
 
@@ -155,17 +155,6 @@ describe('what packets mean', () => {
 
 describe('names of opcodes', () => {
   it('are those of Wireshark', (context) => {
-    let tshark: string;
-    try {
-      tshark = execFileSync('tshark', ['-v'], {
-        encoding: 'utf8',
-        stdio: ['ignore', 'pipe', 'ignore'],
-      });
-    } catch {
-      context.skip('tshark is not installed');
-      return;
-    }
-    expect(tshark).toContain('TShark');
     const pool = new FramePool(undefined, 256, 256);
     const header = new RoceHeader();
     const parts = [pcapngHead('test', [{ name: 'a', linkType: LINK_ETHERNET }])];
@@ -183,10 +172,7 @@ describe('names of opcodes', () => {
     const file = join(temporaryFolder(), 'all.pcapng');
     writeFileSync(file, Buffer.concat(parts));
     const args = ['-r', file, '-T', 'fields', '-e', '_ws.col.Info'];
-    const info = execFileSync('tshark', args, {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
+    const info = runTool(context, 'tshark', args);
     const names = info
       .trimEnd()
       .split('\n')

@@ -63,6 +63,13 @@ describe('a suspend', () => {
     expect(pair.hcaA.report().regions[0].stall_ps).toBeGreaterThan(4.8 * MS);
   });
 
+  it('leaves the same records with trains and without', () => {
+    const digests = [false, true].map((trains) =>
+      suspended({ trains, pdSuspend: 'announced' }).digests(),
+    );
+    expect(digests[1]).toEqual(digests[0]);
+  });
+
   it('goes to the peer of each connected queue pair, and of no other', () => {
     for (const type of [QPT_UC, QPT_UD]) {
       const pair = newPair({ pdSuspend: 'announced', setUpA: { type }, setUpB: { type } });

@@ -235,8 +235,7 @@ describe('arming again', () => {
     host.at(READY_PS / 2, () => host.command(CMD_MODIFY_CQ, [2, 9, 50]));
     host.at(READY_PS, () => host.ringCq(2, 0, CQ_ARM_NEXT));
     host.at(READY_PS + 20 * US, () => host.postSend(QPN, send));
-    for (const at of [40, 60])
-      host.at(READY_PS + at * US, () => host.ringCq(2, 0, CQ_ARM_NEXT));
+    for (const at of [40, 60]) host.at(READY_PS + at * US, () => host.ringCq(2, 0, CQ_ARM_NEXT));
     lone.drive();
     expect(host.cqEvents.length).toBe(1);
     expect(host.cqEvents[0].timePs).toBeLessThan(READY_PS + 80 * US);

@@ -282,3 +282,54 @@ describe('max_rd_atomic', () => {
     }
   });
 });
+
+describe('over the end of the PSN circle, with losses', () => {
+  it.each([1, 2, 3])('every kind of work is done once and in order (seed %i)', (seed) => {
+    const psn = { sendPsn: 0xffff80, receivePsn: 0xffff80, timeout: 1 };
+    const pair = newPair({
+      seed,
+      lossPpm: 50_000,
+      profile: {
+        ackTimeoutMinExponent: 0,
+        ackTimeoutFactor: 1,
+        rnrWaitPercent: 100,
+        rnrWaitMinPs: 0,
+      },
+      setUpA: { ...psn, minRnrTimer: 1 },
+      setUpB: { ...psn, minRnrTimer: 1 },
+    });
+    const counter = REMOTE + 0x40000;
+    pair.a.fill(BASE, 20_000, 3);
+    const round = (i: number): BareWork[] => [
+      { ...local, opcode: WR_RDMA_WRITE, length: 5000, remote: REMOTE + 5000 * (i % 4) },
+      {
+        ...local,
+        opcode: WR_ATOMIC_FETCH_AND_ADD,
+        length: 8,
+        compareAdd: 1n,
+        remote: counter,
+        address: BASE + 30_000 + 8 * i,
+      },
+      { ...local, opcode: WR_SEND, length: 1500 },
+      { ...local, opcode: WR_RDMA_READ, length: 3000, address: BASE + 0x10000 },
+      { ...local, opcode: WR_FLUSH, length: 100, immediate: FLUSH_GLOBAL },
+      { ...local, opcode: WR_ATOMIC_WRITE, length: 8, remote: counter + 8 },
+    ];
+    const works = Array.from({ length: 40 }, (_, i) => round(i)).flat();
+    run(
+      pair,
+      works.map((work, wrId) => ({ ...work, wrId })),
+      2000,
+    );
+    expect(statuses(pair)).toEqual(works.map((_, wrId) => [wrId, WC_SUCCESS]));
+    expect(pair.b.completions.map((c) => c.wrId)).toEqual(
+      Array.from({ length: 40 }, (_, i) => 100 + i),
+    );
+    // Each fetch-and-add was executed once: it found what the one before it had left.
+    const found = Array.from({ length: 40 }, (_, i) =>
+      Number(new DataView(pair.a.read(BASE + 30_000 + 8 * i, 8).buffer).getBigUint64(0, true)),
+    );
+    expect(found).toEqual(Array.from({ length: 40 }, (_, i) => i));
+    expect(pair.hcaA.report().counters.retransmitted_packets).toBeGreaterThan(10);
+  });
+});

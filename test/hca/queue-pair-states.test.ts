@@ -10,6 +10,7 @@ import {
   EVENT_SQ_DRAINED,
   EVENT_SRQ_ERR,
   MS,
+  NS,
   QP_EN_SQD_ASYNC_NOTIFY,
   QP_STATE,
   QPA_EN_SQD_ASYNC_NOTIFY,
@@ -139,6 +140,28 @@ describe('SQD', () => {
     ]);
     expect(host.asyncEvents).toEqual([EVENT_SQ_DRAINED]);
     expect(peer.seen.some((p) => p.psn === 107)).toBe(false);
+  });
+
+  it('begun while sending goes back drains all that was sent before', () => {
+    for (let delay = 0; delay < 30; delay++) {
+      const lone = new LoneAdapter({
+        profile: { ackTimeoutMinExponent: 0, ackTimeoutFactor: 1, commandPs: 1 },
+        setUp: { timeout: 5 },
+        limitPs: READY_PS + 50 * MS,
+      });
+      const { host, peer } = lone;
+      host.at(READY_PS, () => {
+        for (const wrId of [1, 2, 3]) host.postSend(QPN, { ...write, length: 100, wrId });
+      });
+      // The time-out is 131 us after the first packet; data are read again before any is sent.
+      host.at(READY_PS + 130 * US + delay * 100 * NS, () => toState(host, QPS_SQD, true));
+      host.at(READY_PS + 300 * US, () => {
+        peer.onPacket = ({ psn }) => peer.send({ ...ack, psn });
+      });
+      lone.drive();
+      expect(host.completions.map((c) => c.wrId)).toEqual([1, 2, 3]);
+      expect(host.asyncEvents).toEqual([EVENT_SQ_DRAINED]);
+    }
   });
 
   it('goes to ERR while it drains: everything is flushed', () => {

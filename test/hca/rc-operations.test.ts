@@ -8,10 +8,17 @@ import {
   ACCESS_READ,
   ACCESS_WRITE,
   ACCESS_ZERO_BASED,
+  BUS_DMA_READ,
+  BUS_DMA_READ_DATA,
+  BUS_MAX_BYTES,
+  decodeBus,
+  encodeBus,
   FAULT_AT_RESPONDER,
   FLUSH_GLOBAL,
   FLUSH_MR,
   FLUSH_RANGE,
+  FRAME_WORDS,
+  FramePool,
   MS,
   NS,
   RC_ACKNOWLEDGE,
@@ -165,6 +172,24 @@ describe('a flush', () => {
     lone.hca.checkLeaks();
   });
 
+  it('asks memory for nothing, and that crosses the bus between processes too', () => {
+    const pool = new FramePool();
+    const bytes = new Uint8Array(BUS_MAX_BYTES);
+    for (const type of [BUS_DMA_READ, BUS_DMA_READ_DATA]) {
+      const frame = pool.allocate();
+      pool.words[frame * FRAME_WORDS] = type;
+      pool.words[frame * FRAME_WORDS + 1] = 77;
+      const copy = decodeBus(pool, bytes, 0, encodeBus(pool, frame, bytes, 0));
+      expect(copy).toBeGreaterThanOrEqual(0);
+      expect([...pool.words.slice(copy * FRAME_WORDS, copy * FRAME_WORDS + 12)]).toEqual([
+        ...pool.words.slice(frame * FRAME_WORDS, frame * FRAME_WORDS + 12),
+      ]);
+      pool.release(frame);
+      pool.release(copy);
+    }
+    expect([pool.framesInUse, pool.burstsInUse]).toEqual([0, 0]);
+  });
+
   it.each([
     ['of a range of nothing', { dmaBytes: 0 }, FLUSH_RANGE],
     ['of the region, whatever range it names', { address: 1, dmaBytes: 2 ** 31 }, FLUSH_MR],
@@ -304,6 +329,20 @@ describe('what is asked for again', () => {
     const psns = lone.peer.seen.map((p) => p.psn);
     for (let i = 0; i < 256; i++) expect(psns.filter((psn) => psn === 101 + i)).toEqual([101 + i]);
     expect(psns.at(-1)).toBe(101 + 256);
+  });
+
+  it('while a READ is answered, for a part that is still to come, changes nothing', () => {
+    const lone = newAdapter({ bytes: 1 << 20 });
+    sendAll(lone, [{ ...read, dmaBytes: 1 << 18 }]);
+    const part = { ...read, psn: 300, address: BASE + 200 * 1024, dmaBytes: 10 * 1024 };
+    lone.peer.at(READY_PS + 9 * US, () => {
+      expect(lone.peer.seen.at(-1)?.psn).toBeLessThan(200);
+      lone.peer.send(part);
+    });
+    lone.drive();
+    expect(lone.peer.seen.map((p) => p.psn)).toEqual(
+      Array.from({ length: 256 }, (_, i) => 100 + i),
+    );
   });
 
   it('more than max_dest_rd_atomic at once is refused behind the answers that are due', () => {

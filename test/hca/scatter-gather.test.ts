@@ -39,15 +39,26 @@ describe('scatter/gather', () => {
     return Uint8Array.from(sges.flatMap((s) => [...host.read(s.address, s.length)]));
   }
 
+  /** Takes every page of A's region away; each comes back when it is asked for. */
+  function takeAway({ a }: Pair): void {
+    a.at(READY_PS - 20 * US, () => a.table(REGION_KEY, 0, 256, () => 0));
+    a.onFault = ({ token, address }) => {
+      const page = Math.floor(address / 4096);
+      a.table(REGION_KEY, page - BASE / 4096, 1, () => (page << 2) | 3);
+      a.resumeFault(token);
+    };
+  }
+
   it.each([
     ['SEND', WR_SEND, QPT_RC],
     ['WRITE', WR_RDMA_WRITE, QPT_RC],
     ['WRITE on UC', WR_RDMA_WRITE, QPT_UC],
   ])('%s gathers any list of entries', (_, opcode, type) => {
     fc.assert(
-      fc.property(lists, mtus, (list, mtu) => {
+      fc.property(lists, mtus, fc.boolean(), (list, mtu, isMissing) => {
         const pair = newPair({ setUpA: { mtu, type }, setUpB: { mtu, type } });
         const sges = placed(list);
+        if (isMissing) takeAway(pair);
         sges.forEach((s, i) => {
           pair.a.fill(s.address, s.length, i);
         });
@@ -56,15 +67,16 @@ describe('scatter/gather', () => {
         expect(statuses(pair)).toEqual([[1, WC_SUCCESS]]);
         expect(pair.b.read(REMOTE, expected.length)).toEqual(expected);
       }),
-      { numRuns: 40 },
+      { numRuns: 25 },
     );
   });
 
   it('READ scatters to any list of entries', () => {
     fc.assert(
-      fc.property(lists, mtus, (list, mtu) => {
+      fc.property(lists, mtus, fc.boolean(), (list, mtu, isMissing) => {
         const pair = newPair({ setUpA: { mtu }, setUpB: { mtu } });
         const sges = placed(list);
+        if (isMissing) takeAway(pair);
         const total = sges.reduce((sum, s) => sum + s.length, 0);
         pair.b.fill(REMOTE, total, 3);
         run(pair, [{ ...local, opcode: WR_RDMA_READ, sges, wrId: 1 }]);
@@ -76,7 +88,7 @@ describe('scatter/gather', () => {
           expect(pair.a.read(s.address + s.length, 1)[0]).toBe(0);
         }
       }),
-      { numRuns: 40 },
+      { numRuns: 25 },
     );
   });
 
@@ -152,6 +164,55 @@ describe('scatter/gather', () => {
     run(pair, [{ ...local, opcode: WR_RDMA_READ, sges, wrId: 1 }]);
     expect(statuses(pair)).toEqual([[1, WC_LOC_PROT_ERR]]);
     expect(pair.a.read(sges[0].address, 100).every((byte) => byte === 0)).toBe(true);
+  });
+});
+
+describe('a missing page under one of several entries', () => {
+  const sges = [
+    { address: BASE + 100, length: 3000, lkey: REGION_KEY },
+    { address: BASE + 0x5000 + 4000, length: 3000, lkey: REGION_KEY },
+    { address: BASE + 0x9000, length: 1000, lkey: REGION_KEY },
+  ];
+  /** Takes the second page of the second entry away; gives it back as the fault asks. */
+  function withFault(pair: Pair, opcode: number): void {
+    const page = (BASE + 0x6000) / 4096;
+    pair.a.at(READY_PS - 20 * US, () => pair.a.table(REGION_KEY, 6, 1, () => 0));
+    pair.a.onFault = ({ token, address, bytes }) => {
+      expect([address, bytes]).toEqual([BASE + 0x6000, 2904]);
+      pair.a.table(REGION_KEY, 6, 1, () => (page << 2) | 3);
+      pair.a.resumeFault(token);
+    };
+    run(pair, [{ ...local, opcode, sges, wrId: 1 }]);
+    expect(statuses(pair)).toEqual([[1, WC_SUCCESS]]);
+    expect(pair.a.faults.length).toBe(1);
+  }
+
+  it('holds a WRITE up, and nothing of it is sent before', () => {
+    const pair = newPair();
+    sges.forEach((s, i) => {
+      pair.a.fill(s.address, s.length, i);
+    });
+    withFault(pair, WR_RDMA_WRITE);
+    const sent = sges.flatMap((s) => [...pair.a.read(s.address, s.length)]);
+    expect([...pair.b.read(REMOTE, 7000)]).toEqual(sent);
+    expect(pair.hcaA.report().counters.retransmitted_packets).toBe(0);
+  });
+
+  it('has a READ asked for again from there', () => {
+    const pair = newPair();
+    pair.b.fill(REMOTE, 7000, 4);
+    withFault(pair, WR_RDMA_READ);
+    const came = sges.flatMap((s) => [...pair.a.read(s.address, s.length)]);
+    expect(came).toEqual([...pair.b.read(REMOTE, 7000)]);
+    expect(pair.hcaA.report().counters.read_responses_discarded).toBeGreaterThan(0);
+  });
+
+  it('that cannot be had fails it', () => {
+    const pair = newPair();
+    pair.a.at(READY_PS - 20 * US, () => pair.a.table(REGION_KEY, 6, 1, () => 0));
+    pair.a.onFault = ({ token }) => pair.a.resumeFault(token, 1);
+    run(pair, [{ ...local, opcode: WR_RDMA_WRITE, sges, wrId: 1 }]);
+    expect(statuses(pair)).toEqual([[1, WC_LOC_PROT_ERR]]);
   });
 });
 

@@ -3,9 +3,13 @@ import { describe, expect, it } from 'vitest';
 import {
   ACCESS_REMOTE_WRITE,
   CMD_ALLOC_MW,
+  MS,
+  NS,
   QPT_RC,
   QPT_UC,
   QPT_UD,
+  RC_ACKNOWLEDGE,
+  RC_READ_RESPONSE_ONLY,
   SEND_FENCE,
   SEND_INLINE,
   SEND_SIGNALED,
@@ -26,6 +30,7 @@ import {
 } from '../../transport/index.ts';
 import { type BareWork, READY_PS, REGION_KEY } from '../fixtures/bare-host.ts';
 import { BASE } from '../fixtures/pair.ts';
+import { LoneAdapter } from '../fixtures/wire-peer.ts';
 import { local, newPair, QPN, REMOTE, run, statuses, UD } from '../fixtures/work.ts';
 
 describe('a fence', () => {
@@ -66,6 +71,29 @@ describe('a fence', () => {
     expect(statuses(pair).map(([wrId]) => wrId)).toEqual([1, 2, 3, 4]);
     // What the atomic found (zeros from the first write) is what the fenced write sent.
     expect(pair.b.read(REMOTE + 64, 8)).toEqual(pair.a.read(BASE, 8));
+  });
+
+  it.each([
+    ['an empty SEND', { opcode: WR_SEND }],
+    ['a READ', { opcode: WR_RDMA_READ, length: 5 }],
+    ['an invalidation', { opcode: WR_LOCAL_INV, rkey: 0x777 }],
+  ])('holds %s back until the READ before it is answered', (_, work) => {
+    const lone = new LoneAdapter({ setUp: { timeout: 0 }, limitPs: READY_PS + MS });
+    const { host, peer } = lone;
+    const answerPs = READY_PS + 100 * US;
+    host.at(READY_PS, () => {
+      host.postSend(QPN, { ...local, opcode: WR_RDMA_READ, length: 5, wrId: 1 });
+      host.postSend(QPN, { ...local, ...work, flags: SEND_SIGNALED | SEND_FENCE, wrId: 2 });
+    });
+    peer.at(answerPs, () => {
+      expect(peer.seen.length).toBe(1);
+      const payload = new Uint8Array(5);
+      peer.send({ opcode: RC_READ_RESPONSE_ONLY, psn: 100, syndrome: 0x1f, payload });
+    });
+    lone.drive();
+    if (work.opcode === WR_LOCAL_INV) {
+      expect(host.completions.map((c) => c.status)).toEqual([WC_SUCCESS, WC_MW_BIND_ERR]);
+    } else expect(peer.seen.map((p) => p.psn)).toEqual([100, 101]);
   });
 
   it('on an invalidation waits as well', () => {
@@ -109,6 +137,33 @@ describe('local work', () => {
     });
     pair.drive();
     expect(statuses(pair)).toEqual(Array.from({ length: 80 }, (_, i) => [i, WC_SUCCESS]));
+  });
+
+  it('behind a message whose ACK comes while sending goes back completes with it', () => {
+    for (let delay = 0; delay < 60; delay++) {
+      const lone = new LoneAdapter({
+        profile: { ackTimeoutMinExponent: 0, ackTimeoutFactor: 1 },
+        setUp: { timeout: 5 },
+        limitPs: READY_PS + 50 * MS,
+      });
+      const { host, peer } = lone;
+      let mw = 0;
+      host.at(READY_PS - 50 * US, () => {
+        mw = host.command(CMD_ALLOC_MW, [1]);
+      });
+      host.at(READY_PS, () => {
+        host.postSend(QPN, { ...local, opcode: WR_RDMA_WRITE, length: 100, wrId: 1 });
+        host.postSend(QPN, { opcode: WR_LOCAL_INV, rkey: host.results.get(mw)?.result, wrId: 2 });
+      });
+      // The time-out comes 131 us after the packet; then its data are read again.
+      const at = READY_PS + 130 * US + delay * 100 * NS;
+      peer.at(at, () => peer.send({ opcode: RC_ACKNOWLEDGE, psn: 100, syndrome: 0x1f }));
+      lone.drive();
+      expect(host.completions.map((c) => [c.wrId, c.status])).toEqual([
+        [1, WC_SUCCESS],
+        [2, WC_SUCCESS],
+      ]);
+    }
   });
 
   it('alone in the queue completes without a packet', () => {

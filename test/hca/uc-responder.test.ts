@@ -252,22 +252,42 @@ describe('the responder of an unreliable connection', () => {
     expect(lone.peer.seen).toEqual([]);
   });
 
-  it('completes a receive of a shared queue with an error where its message is lost', () => {
-    const lone = run(
+  it.each([
+    [
+      'a gap',
       [
-        { opcode: UC_SEND_FIRST, ...full(1) },
         { opcode: UC_SEND_LAST, psn: 102, payload: bytes(1, 1) },
         { ...send, psn: 103 },
       ],
-      { receives: 2, setUp: { srqEntries: 8 } },
-    );
-    lone.drive();
-    expect(received(lone).map(([id, status]) => [id, status])).toEqual([
-      [1, WC_REM_INV_REQ_ERR],
-      [2, WC_SUCCESS],
-    ]);
-    expect(lone.host.asyncEvents).not.toContain(EVENT_QP_LAST_WQE_REACHED);
-  });
+    ],
+    ['another message', [{ ...send, psn: 101 }]],
+    [
+      'a wrong opcode',
+      [
+        { opcode: UC_WRITE_LAST, psn: 101, payload: bytes(1, 1) },
+        { ...send, psn: 102 },
+      ],
+    ],
+    [
+      'a wrong length',
+      [
+        { opcode: UC_SEND_LAST, psn: 101 },
+        { ...send, psn: 102 },
+      ],
+    ],
+  ])(
+    'completes a receive of a shared queue with an error where its message is lost by %s',
+    (_, then) => {
+      const packets = [{ opcode: UC_SEND_FIRST, ...full(1) }, ...then];
+      const lone = run(packets, { receives: 2, setUp: { srqEntries: 8 } });
+      lone.drive();
+      expect(received(lone).map(([id, status]) => [id, status])).toEqual([
+        [1, WC_REM_INV_REQ_ERR],
+        [2, WC_SUCCESS],
+      ]);
+      expect(lone.host.asyncEvents).not.toContain(EVENT_QP_LAST_WQE_REACHED);
+    },
+  );
 
   it.each([
     ['its own receives', {}],

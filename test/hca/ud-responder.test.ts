@@ -82,9 +82,13 @@ describe('the responder of datagrams', () => {
       [1, WC_SUCCESS, 140],
       [2, WC_SUCCESS, 140],
     ]);
-    expect(host.completions.map((c) => [c.sourceQpn, c.flags, c.immediate])).toEqual([
-      [0x4567, 1, 0],
-      [0x4567, 1 | 2 | 16, 9],
+    expect(host.completions.map((c) => [c.sourceQpn, c.slid, c.flags, c.immediate])).toEqual([
+      [0x4567, 2, 1, 0],
+      [0x4567, 2, 1 | 2 | 16, 9],
+    ]);
+    expect(host.messages.map((m) => [m.message, m.address, m.bytes, m.flags])).toEqual([
+      [1, BASE + 40, 100, 1],
+      [2, BASE + 4096 + 40, 100, 1],
     ]);
     const old = before(200);
     expect(host.read(BASE, 200)).toEqual(
@@ -109,6 +113,8 @@ describe('the responder of datagrams', () => {
     expect(received(lone)).toEqual([[1, WC_SUCCESS, 140]]);
     expect(lone.host.completions[0]?.flags).toBe(1 | 8);
     const { host } = lone;
+    // The host knows the entries by the receive's wr_id, and that 40 bytes are none of the message's.
+    expect(host.messages).toEqual([{ qpn: QPN, message: 1, address: 1, bytes: 100, flags: 3 }]);
     expect([
       ...host.read(BASE + 10, 7),
       ...host.read(BASE + 4090, 60),

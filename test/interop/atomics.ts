@@ -57,7 +57,7 @@ async function atomics(
   await bench.run(responder, [
     ...messages.flatMap((m) => [
       { verb: 'fill', off: m.remote, len: ATOMIC_BYTES, seed: m.seed },
-      ...bench.prepare(responder, m.remote, ATOMIC_BYTES),
+      ...bench.prepare(responder, m.remote, ATOMIC_BYTES, op === 'awrite'),
     ]),
   ]);
   const done = await bench.run(requester, [

@@ -35,6 +35,8 @@ export interface Station {
   readonly ranges: Ranges;
   /** The CPU must not touch memory before the adapter does. */
   readonly isOnDemand: boolean;
+  /** It is Linux's rxe, with its departures from the specification. */
+  readonly isRxe: boolean;
 }
 
 /** A message, from where to where. */
@@ -129,13 +131,14 @@ export class Bench {
 
   /**
    * Makes a target ready. What surrounds it is filled, to see later that it was left alone; on-demand
-   * memory is left untouched instead, so that the adapter is the first to need it. But a fault of an
-   * unreliable service drops the packet, for nobody will send it again: there an application
-   * prefetches, and so do we.
+   * memory is left untouched instead, so that the adapter is the first to need it. Where a fault
+   * would cost the message, an application prefetches, and so do we: on an unreliable service, whose
+   * packets nobody sends again, and for `isOneShot` requests of rxe (rxe-address-lost).
    */
-  prepare(station: Station, offset: number, length: number): Command[] {
+  prepare(station: Station, offset: number, length: number, isOneShot = false): Command[] {
     if (!station.isOnDemand) return guards(offset, length).map((g) => ({ verb: 'fill', ...g }));
-    if (this.service === 'rc' || length === 0) return [];
+    const isCostly = this.service !== 'rc' || (isOneShot && this.requester.isRxe);
+    if (!isCostly || length === 0) return [];
     return [{ verb: 'advise', off: offset, len: length, write: 1 }];
   }
 

@@ -79,7 +79,8 @@ export interface EndOptions {
 export const connectionAttributes = {
   // 67 ms: a guest in software emulation may think for 20, and a time-out of ours is one retry less.
   timeout: 14,
-  retry: 7,
+  // Not 7, which rxe takes for without end (rxe-retry-for-ever).
+  retry: 6,
   // Infinite, as on-demand memory asks for.
   rnr: 7,
   // 0.64 ms.

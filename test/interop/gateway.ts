@@ -15,6 +15,8 @@ const launcher = fileURLToPath(new URL('../../harness/launch.mjs', import.meta.u
 const START_TIMEOUT_MS = 60_000;
 /** Beyond what a command itself may wait. */
 const ANSWER_MARGIN_MS = 30_000;
+/** It has a recording to finish, if it keeps one. */
+const QUIT_TIMEOUT_MS = 20_000;
 /** Of the frames of each direction: what is lost, and what arrives twice. */
 const LOSS_PPM = 50_000;
 const DUPLICATE_PPM = 50_000;
@@ -25,6 +27,12 @@ export class GatewayLost extends Error {
     super(message);
     this.name = 'GatewayLost';
   }
+}
+
+/** How far the gateway fell behind real time. */
+export interface Lag {
+  readonly maxMs: number;
+  readonly times: number;
 }
 
 /** An answer of the control socket. */
@@ -45,6 +53,7 @@ interface Waiting {
 export class Gateway implements Wire {
   private readonly waiting = new Map<number, Waiting>();
   private received = '';
+  private report = '';
   private nextId = 1;
   private lost: GatewayLost | undefined;
   private seed = 1;
@@ -62,17 +71,18 @@ export class Gateway implements Wire {
   ): Promise<Gateway> {
     const controlPath = join(folder, 'control');
     const sockets = ['--connect', `unix:${linkPath}`, '--control', `unix:${controlPath}`];
-    const kind = ['--mtu', String(NETDEV_MTU), '--peer', 'rxe'];
+    const kind = ['--mtu', String(NETDEV_MTU), '--peer', 'rxe', '--json'];
     const child = spawn(process.execPath, [launcher, 'gateway', ...sockets, ...kind, ...options], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let said = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.on('data', (text) => {
-        said = (said + String(text)).slice(-4000);
-      });
-    }
+    child.stderr?.on('data', (text) => {
+      said = (said + String(text)).slice(-4000);
+    });
     const gateway = new Gateway(child, () => said.trim());
+    child.stdout?.on('data', (text) => {
+      gateway.report += String(text);
+    });
     child.once('error', (error) => gateway.lose(`it cannot be started: ${error.message}`));
     child.once('exit', (code) => gateway.lose(`it ended (${code})`));
     const deadline = performance.now() + START_TIMEOUT_MS;
@@ -118,16 +128,25 @@ export class Gateway implements Wire {
   }
 
   async harm(): Promise<Harm> {
-    const counters = await this.counters();
-    return {
-      dropped: countOf(counters, 'impaired_drops'),
-      doubled: countOf(counters, 'impaired_duplicates'),
-    };
+    const { impaired_drops: dropped = 0, impaired_duplicates: doubled = 0 } = await this.counters();
+    return { dropped, doubled };
   }
 
-  /** Counters of the adapter and the wire that have moved. */
-  counters(): Promise<Reply> {
-    return this.must({ verb: 'counters' });
+  /** Counters of the adapter and of its edge to the wire, as far as they have moved. */
+  async counters(): Promise<Readonly<Record<string, number>>> {
+    const { adapter, edge } = await this.must({ verb: 'counters' });
+    return { ...(adapter as Record<string, number>), ...(edge as Record<string, number>) };
+  }
+
+  /** Ends it; returns how late it was with anything at the most, and how often more than 10 ms. */
+  async quit(): Promise<Lag> {
+    const closed = new Promise<void>((resolve) => this.child.once('close', () => resolve()));
+    await this.must({ verb: 'quit' });
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), QUIT_TIMEOUT_MS);
+    await closed;
+    clearTimeout(timer);
+    const { lag } = JSON.parse(this.report) as { lag: { max_ms: number; times: number } };
+    return { maxMs: lag.max_ms, times: lag.times };
   }
 
   /** The end of what it printed. */
@@ -173,15 +192,6 @@ export class Gateway implements Wire {
     for (const { reject } of this.waiting.values()) reject(this.lost);
     this.waiting.clear();
   }
-}
-
-/** A counter wherever it stands in the reply; 0 when it has not moved. */
-function countOf(reply: unknown, name: string): number {
-  if (typeof reply !== 'object' || reply === null) return 0;
-  return Object.entries(reply).reduce(
-    (sum, [key, value]) => sum + (key === name ? Number(value) : countOf(value, name)),
-    0,
-  );
 }
 
 function open(path: string): Promise<Socket | undefined> {

@@ -66,7 +66,7 @@ class GuestEnd implements End {
 
   async run(commands: readonly Command[]): Promise<Answer> {
     const { output } = await this.guest.exec(
-      `rcpeer do ${this.socket} '${commands.map(line).join(';')}'`,
+      `rcpeer do ${this.socket} '${commands.map(commandLine).join(';')}'`,
       SCRIPT_TIMEOUT_MS,
     );
     return parseAnswer(output);
@@ -81,7 +81,7 @@ class GuestEnd implements End {
 }
 
 /** A command as rcpeer reads it. */
-function line({ verb, ...args }: Command): string {
+export function commandLine({ verb, ...args }: Command): string {
   const words = Object.entries(args).map(([name, value]) => {
     const isItsNumber = name === 'wrid' || (verb === 'mw' && name === 'mw');
     return `${isItsNumber ? 'id' : name}=${value}`;
@@ -103,7 +103,7 @@ function parseAddress(output: string): EndAddress {
 }
 
 /** What rcpeer prints, line by line. */
-function parseAnswer(output: string): Answer {
+export function parseAnswer(output: string): Answer {
   const completions: Completion[] = [];
   const dumps: Buffer[] = [];
   const windowRkeys: number[] = [];

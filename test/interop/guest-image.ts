@@ -38,7 +38,7 @@ export async function guestImage(
     if (folder !== undefined) throw new Error(`${folder} has no guest.txt: not built by build.sh`);
     await build(home, kernelPackage);
   } else {
-    await script(['host', home]);
+    await script(['boot', home]);
   }
   return {
     kernel: join(home, 'vmlinuz'),

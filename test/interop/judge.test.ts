@@ -1,6 +1,7 @@
 /** The table's judge: what is right is green, and what is wrong in any of the ways it can be is not. */
 import { describe, expect, it } from 'vitest';
-import { cellsOf, fullGroups, type Group, shortGroups } from './cells.ts';
+import { type Cell, cellsOf, fullGroups, type Group, shortGroups } from './cells.ts';
+import { excuseFor } from './excuses.ts';
 import { type Faults, idealSides } from './ideal-ends.ts';
 import { operations } from './operations.ts';
 import { jsonOf, renderFindings, verdictOf } from './report.ts';
@@ -121,6 +122,32 @@ describe('with frames dropped on the wire', () => {
   });
 });
 
+describe('rules of the rxe profile', () => {
+  const cellOf = (operation: string, direction: string, loss: string) =>
+    fullGroups()
+      .filter((group) => group.loss === loss)
+      .flatMap((group) => cellsOf(group, operation))
+      .find((cell) => cell.direction === direction) as Cell;
+  const failed = (...problems: string[]) => ({ good: 0, total: 1, missing: 0, problems });
+  const refused = failed('guest: completion 1  10 remote access error', 'us: EIO byte 0 is 0');
+  const unanswered = failed('us: completion 2  12 IBV_WC_RETRY_EXC_ERR', 'us: completion 3  5 x');
+
+  it.each([
+    ['FLUSH', 'guest to us', 'loss', refused, 'rxe-address-lost'],
+    ['ATOMIC_WRITE', 'guest to us', 'loss', refused, 'rxe-address-lost'],
+    ['ATOMIC_WRITE', 'guest to us', 'none', refused, undefined],
+    ['ATOMIC_WRITE', 'us to guest', 'loss', refused, undefined],
+    ['ATOMIC_WRITE', 'guest to us', 'loss', failed('us: EIO byte 0 is 0'), undefined],
+    ['WRITE', 'guest to us', 'loss', refused, undefined],
+    ['FLUSH', 'us to guest', 'loss', unanswered, 'rxe-flush-again'],
+    ['FLUSH', 'us to guest', 'none', unanswered, undefined],
+    ['FLUSH', 'us to guest', 'loss', failed('guest: CHECK bad at=0'), undefined],
+    ['READ', 'us to guest', 'loss', unanswered, undefined],
+  ] as const)('%s, %s, %s', (operation, direction, loss, outcome, rule) => {
+    expect(excuseFor(cellOf(operation, direction, loss), outcome)?.name).toBe(rule);
+  });
+});
+
 describe('the report', () => {
   const findings = async (faults: Faults) => ({
     guest: 'none',
@@ -129,7 +156,8 @@ describe('the report', () => {
       { tool: 'ib_send_bw', guestRole: 'client' as const, problems: [], ms: 1 },
       { tool: 'ib_send_bw', guestRole: 'server' as const, problems: ['it hung'], ms: 1 },
     ],
-    counters: {},
+    counters: undefined,
+    lag: undefined,
     seconds: 1,
   });
 
@@ -143,6 +171,32 @@ describe('the report', () => {
     const bad = await findings({ completion: () => [] });
     expect(verdictOf(bad).red).toBe(bad.cells.length + 1);
     expect(renderFindings(bad)).toContain('RED');
+  });
+});
+
+describe('a run', () => {
+  it('has to show that it met the conditions it claims', async () => {
+    const cells = await play([...calm, ...lossy]);
+    const counters = {
+      odp_remote_triggered_page_fault: 1,
+      odp_local_triggered_page_fault: 2,
+      rnr_naks_sent: 3,
+      impaired_drops: 4,
+      impaired_duplicates: 5,
+      retransmitted_packets: 6,
+    };
+    const lag = { maxMs: 12, times: 3 };
+    const findings = { guest: 'none', cells, tools: [], counters, lag, seconds: 1 };
+    const { red } = verdictOf(findings);
+    expect(renderFindings(findings)).toContain('3 RNR NAKs sent, 4 frames dropped');
+    for (const name of Object.keys(counters)) {
+      const lacking = { ...findings, counters: { ...counters, [name]: 0 } };
+      expect(verdictOf(lacking).red).toBe(red + 1);
+      expect(renderFindings(lacking)).toContain('RED  not one of these');
+    }
+    const calmCells = cells.filter(({ cell }) => cell.group.loss === 'none');
+    const pinned = calmCells.filter(({ cell }) => cell.group.memory === 'pinned');
+    expect(verdictOf({ ...findings, cells: pinned, counters: {} }).red).toBe(0);
   });
 });
 

@@ -93,7 +93,7 @@ async function run(options: Options, folder: string): Promise<Findings> {
   const guest = await Guest.boot(image, folder);
   started.push(guest);
   say(`guest is up (${image.description})`);
-  const { sides, counters, groups } = await theOtherSide(options, guest, image, folder);
+  const { sides, finish, groups } = await theOtherSide(options, guest, image, folder);
   const cells: CellResult[] = [];
   const tools: ToolResult[] = [];
   const planned = groups.flatMap((group) => cellsOf(group, options.only));
@@ -108,7 +108,7 @@ async function run(options: Options, folder: string): Promise<Findings> {
     progress.tool(result);
   });
   const seconds = (performance.now() - startedMs) / 1000;
-  return { guest: image.description, cells, tools, counters: await counters(), seconds };
+  return { guest: image.description, cells, tools, seconds, ...(await finish()) };
 }
 
 /** Our adapter, or a second guest in its place. */
@@ -120,7 +120,7 @@ async function theOtherSide(
 ): Promise<{
   sides: Sides;
   groups: Group[];
-  counters(): Promise<Readonly<Record<string, unknown>>>;
+  finish(): Promise<Pick<Findings, 'counters' | 'lag'>>;
 }> {
   const all = options.isShort ? shortGroups() : fullGroups();
   const guestSide = new GuestSide(guest);
@@ -130,7 +130,7 @@ async function theOtherSide(
     return {
       sides: { guest: guestSide, us: new GuestSide(second, 'second guest'), wire: undefined },
       groups: all.filter(({ loss, memory }) => loss === 'none' && memory === 'pinned'),
-      counters: async () => ({}),
+      finish: async () => ({ counters: undefined, lag: undefined }),
     };
   }
   const gateway = await Gateway.start(
@@ -142,7 +142,7 @@ async function theOtherSide(
   return {
     sides: { guest: guestSide, us: new OurSide(gateway), wire: gateway },
     groups: all,
-    counters: () => gateway.counters(),
+    finish: async () => ({ counters: await gateway.counters(), lag: await gateway.quit() }),
   };
 }
 

@@ -83,7 +83,10 @@ export async function read(bench: Bench): Promise<Outcome> {
 
 export async function readWith(bench: Bench, rkey: number): Promise<Outcome> {
   const { requester, responder } = bench;
-  const messages = bench.messages(bench.lengths());
+  // rxe cannot answer a READ of nothing again (rxe-read-of-nothing-again).
+  const isAgain = requester.isOnDemand || bench.harm !== undefined;
+  const lengths = bench.lengths().filter((length) => length > 0 || !(isAgain && responder.isRxe));
+  const messages = bench.messages(lengths);
   await bench.run(
     responder,
     messages.map((m) => ({ verb: 'fill', off: m.remote, len: m.length, seed: m.seed })),
@@ -96,9 +99,7 @@ export async function readWith(bench: Bench, rkey: number): Promise<Outcome> {
       off: m.local,
       len: m.length,
       raddr: bench.remoteAddress(m.remote),
-      // No key is needed for nothing, and rxe answers a repeated READ of nothing only without one
-      // (rxe-read-of-nothing-again).
-      rkey: m.length === 0 ? 0 : rkey,
+      rkey,
     })),
     bench.waiting(messages.length),
     ...messages.flatMap((m) => bench.check(requester, m.local, m.length, m.seed)),
@@ -114,7 +115,7 @@ export async function flush(bench: Bench): Promise<Outcome> {
   const rkey = responder.end.address.rkey;
   await bench.run(
     responder,
-    messages.flatMap((m) => bench.prepare(responder, m.remote, m.length)),
+    messages.flatMap((m) => bench.prepare(responder, m.remote, m.length, true)),
   );
   const { completions } = await bench.run(requester, [
     ...bench.fill(messages),

@@ -3,6 +3,8 @@
  */
 import Table from 'cli-table3';
 import { type Cell, directions, losses, memories } from './cells.ts';
+import { type EvidenceReport, evidenceOf } from './evidence.ts';
+import type { Lag } from './gateway.ts';
 import { operations } from './operations.ts';
 import type { CellResult } from './run-cells.ts';
 import type { ToolResult } from './tools.ts';
@@ -15,7 +17,9 @@ export interface Findings {
   readonly guest: string;
   readonly cells: readonly CellResult[];
   readonly tools: readonly ToolResult[];
-  readonly counters: Readonly<Record<string, unknown>>;
+  /** Of our side; undefined where that is a second guest. */
+  readonly counters: Readonly<Record<string, number>> | undefined;
+  readonly lag: Lag | undefined;
   readonly seconds: number;
 }
 
@@ -25,16 +29,24 @@ export interface Verdict {
   readonly red: number;
 }
 
-/** A tool's run counts like a cell. */
-export function verdictOf({ cells, tools }: Findings): Verdict {
+/** A tool's run counts like a cell, and so does a condition that was not met. */
+export function verdictOf({ cells, tools, counters }: Findings): Verdict {
   const count = (verdict: CellResult['verdict']) =>
     cells.filter((cell) => cell.verdict === verdict).length;
   const failedTools = tools.filter(({ problems }) => problems.length > 0).length;
   return {
     green: count('green') + tools.length - failedTools,
     excused: count('excused'),
-    red: count('red') + failedTools,
+    red: count('red') + failedTools + evidence(cells, counters).lacking.length,
   };
+}
+
+function evidence(cells: readonly CellResult[], counters: Findings['counters']): EvidenceReport {
+  if (counters === undefined) return { found: [], lacking: [] };
+  return evidenceOf(
+    cells.map(({ cell }) => cell),
+    counters,
+  );
 }
 
 /** One line on standard error every few seconds, and one at once for each red cell. */
@@ -73,7 +85,8 @@ export function say(text: string): void {
 
 /** The tables, as text for standard output. */
 export function renderFindings(findings: Findings): string {
-  const { cells, tools, seconds, guest } = findings;
+  const { cells, tools, seconds, guest, counters } = findings;
+  const { found, lacking } = evidence(cells, counters);
   const { green, excused, red } = verdictOf(findings);
   const rules = [
     ...new Map(cells.flatMap(({ rule }) => (rule ? [[rule.name, rule.departure]] : []))),
@@ -84,11 +97,18 @@ export function renderFindings(findings: Findings): string {
     ...blocks.filter((block) => block !== ''),
     tools.length > 0 ? renderTools(tools) : '',
     rules.map(([name, departure]) => `${letterOf.get(name)}  ${name}: ${departure}`).join('\n'),
-    `guest: ${guest}`,
+    lacking.map((meaning) => `RED  not one of these: ${meaning}`).join('\n'),
+    [`guest: ${guest}`, ...describeUs(found, findings.lag)].join('\n'),
     `${green + excused + red} cells: ${green} green, ${excused} excused, ${red} red; ${seconds.toFixed(0)} s`,
   ]
     .filter((block) => block !== '')
     .join('\n\n');
+}
+
+function describeUs(found: readonly string[], lag: Lag | undefined): string[] {
+  if (lag === undefined) return [];
+  const late = `behind real time ${lag.times} times, ${lag.maxMs.toFixed(0)} ms at the most`;
+  return [`us: ${[...found, late].join(', ')}`];
 }
 
 /** Operations and directions down; memory and path MTU across. A cell is what arrived of what was sent. */
@@ -174,6 +194,7 @@ export function jsonOf(findings: Findings): unknown {
     })),
     tools: findings.tools,
     counters: findings.counters,
+    lag: findings.lag,
   };
 }
 

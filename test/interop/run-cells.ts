@@ -5,7 +5,7 @@
 import type { Rule } from '../../harness/conform/rxe-profile.ts';
 import { Bench, type Harm, type Outcome, Ranges, type Station } from './bench.ts';
 import type { Cell, Group } from './cells.ts';
-import type { End, Side } from './end.ts';
+import type { Side } from './end.ts';
 import { excuseFor } from './excuses.ts';
 
 const MEMORY_BYTES = 8 * 1024 * 1024;
@@ -83,7 +83,11 @@ class Pair {
     const us = await sides.us.open({ ...common, psn: FIRST_PSN + 3, isOnDemand });
     await us.connect(guest.address, path);
     await guest.connect(us.address, path);
-    return new Pair(group, station(guest, false), station(us, isOnDemand));
+    return new Pair(
+      group,
+      { end: guest, ranges: new Ranges(MEMORY_BYTES), isOnDemand: false, isRxe: true },
+      { end: us, ranges: new Ranges(MEMORY_BYTES), isOnDemand, isRxe: false },
+    );
   }
 
   async play({ operation, direction }: Cell, wire: Wire | undefined): Promise<Outcome> {
@@ -116,8 +120,4 @@ async function harmFromNow(wire: Wire): Promise<() => Promise<Harm>> {
     const { dropped, doubled } = await wire.harm();
     return { dropped: dropped - before.dropped, doubled: doubled - before.doubled };
   };
-}
-
-function station(end: End, isOnDemand: boolean): Station {
-  return { end, ranges: new Ranges(MEMORY_BYTES), isOnDemand };
 }

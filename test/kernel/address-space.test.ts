@@ -17,7 +17,7 @@ type Call =
   | { name: 'munmap' | 'dontneed'; page: number; count: number }
   | { name: 'mprotect'; page: number; count: number; prot: number }
   | { name: 'mremap'; page: number; count: number; to: number; newCount: number }
-  | { name: 'fill'; at: number; length: number; seed: number }
+  | { name: 'fill' | 'write'; at: number; length: number; seed: number }
   | { name: 'touch'; page: number; count: number; write: boolean };
 
 const page = fc.nat(SPAN - 1);
@@ -29,7 +29,7 @@ const call: fc.Arbitrary<Call> = fc.oneof(
   fc.record({ name: fc.constant('mprotect' as const), page, count, prot }),
   fc.record({ name: fc.constant('mremap' as const), page, count, to: page, newCount: count }),
   fc.record({
-    name: fc.constant('fill' as const),
+    name: fc.constantFrom('fill' as const, 'write' as const),
     at: fc.nat(SPAN * PAGE),
     length: fc.integer({ min: 1, max: 5 * PAGE }),
     seed: fc.nat(0xffff),
@@ -75,7 +75,8 @@ function applyTo(oracle: Oracle, c: Call): boolean {
       });
       return true;
     }
-    case 'fill': {
+    case 'fill':
+    case 'write': {
       const first = Math.floor(c.at / PAGE);
       const last = Math.floor((c.at + c.length - 1) / PAGE);
       if (!pages(first, last - first + 1).every((p) => mapped(p, PROT_WRITE))) return false;
@@ -139,6 +140,13 @@ describe('address space', () => {
                   case 'fill':
                     yield* mm.fill(BASE + c.at, c.length, c.seed);
                     break;
+                  case 'write': {
+                    const bytes = Uint8Array.from({ length: c.length }, (_, i) =>
+                      patternByte(c.seed, i),
+                    );
+                    yield* mm.write(BASE + c.at, bytes);
+                    break;
+                  }
                   case 'touch':
                     yield* mm.touch(BASE + c.page * PAGE, c.count, c.write);
                     break;
@@ -150,8 +158,16 @@ describe('address space', () => {
           for (let p = 0; p < SPAN + 8; p++) {
             const entry = oracle.get(p);
             expect(mm.isMapped(BASE + p * PAGE, PAGE)).toBe(entry !== undefined);
-            if (entry) expect(mm.hash(BASE + p * PAGE, PAGE)).toBe(hashOf(entry.bytes));
+            if (!entry) continue;
+            expect(mm.hash(BASE + p * PAGE, PAGE)).toBe(hashOf(entry.bytes));
+            expect(Buffer.compare(mm.read(BASE + p * PAGE, PAGE), entry.bytes)).toBe(0);
           }
+          const all = mm.read(BASE - 5, (SPAN + 8) * PAGE + 5);
+          const ranges = [0, 1000, 5 * PAGE + 3].map((at, i, list) => {
+            const end = list[i + 1] ?? all.length;
+            return { address: BASE - 5 + at, length: end - at };
+          });
+          expect(mm.hashRanges(ranges)).toBe(mm.hash(BASE - 5, all.length));
           host.checkLeaks();
         },
       ),

@@ -6,6 +6,8 @@ import {
   ACCESS_READ,
   ACCESS_REMOTE_WRITE,
   ACCESS_WRITE,
+  ATOMIC_ADD,
+  ATOMIC_COMPARE_SWAP,
   NS,
   QPT_RC,
   US,
@@ -316,6 +318,46 @@ describe('DMA', () => {
     expect(pool.framesInUse).toBe(0);
     expect(pool.burstsInUse).toBe(0);
     expect(pool.blocks.blocksInUse).toBe(0);
+  });
+
+  it('executes atomics on 64 bits of memory, exactly when they arrive', () => {
+    const { host, adapter, run } = makeBench();
+    const { mm, verbs } = host;
+    const word = (at: number): bigint =>
+      new DataView(mm.read(BASE + at, 8).buffer).getBigUint64(0, true);
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, PAGE, RW);
+        yield* mm.write(BASE + 16, Uint8Array.of(0xff, 0xff, 0xff, 0xff, 7, 0, 0, 0x80));
+        const mr = yield* verbs.regMr(1, BASE, PAGE, PINNED);
+        const frame = (adapter.tables.get(mr.lkey)?.get(0) as number) >>> 2;
+        // What a read has taken before stays as it was.
+        adapter.dmaRead(9, [frame], 16, 8);
+        adapter.dmaAtomic(1, frame, 16, ATOMIC_ADD, [0x7fffffff, 2]);
+        adapter.dmaAtomic(2, frame, 16, ATOMIC_COMPARE_SWAP, [5, 6], [7, 1]);
+        adapter.dmaAtomic(3, frame, 16, ATOMIC_COMPARE_SWAP, [0x80000000, 6], [7, 0]);
+        adapter.dmaAtomic(4, frame, 4088, ATOMIC_ADD, [0xffffffff, 0xffffffff]);
+        yield* host.sleep(10 * US);
+        expect(word(16)).toBe(5n * 2n ** 32n + 6n);
+        expect(word(4088)).toBe(2n ** 64n - 1n);
+        expect(word(8) | word(24)).toBe(0n);
+      })(),
+    );
+    expect(done).toBe(true);
+    expect(adapter.readData.get(9)).toEqual(Uint8Array.of(0xff, 0xff, 0xff, 0xff, 7, 0, 0, 0x80));
+    expect([...adapter.originals]).toEqual([
+      [1, [0x80000007, 0xffffffff]],
+      [2, [7, 1]],
+      [3, [5, 6]],
+      [4, [0, 0]],
+    ]);
+    expect(host.report().dma).toMatchObject({ dma_atomics: 4, stale_dma_writes: 0 });
+    expect(host.report().atomics.map(({ side, address }) => [side, address - BASE])).toEqual([
+      ['target', 16],
+      ['target', 16],
+      ['target', 16],
+      ['target', 4088],
+    ]);
   });
 
   it('logs a READ that is answered twice by its last answer', () => {

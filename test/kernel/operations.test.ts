@@ -212,6 +212,7 @@ const cases: readonly Case[] = [
       opcode: WC_RECV,
       byteLen: 840,
       srcQp: QPN,
+      slid: 1,
       immediate: 3,
       flags: CQE_RECEIVE | CQE_WITH_IMMEDIATE,
     },
@@ -359,5 +360,73 @@ describe('memory windows', () => {
     expect(done).toBe(true);
     expect(statuses).toEqual([WC_SUCCESS, WC_SUCCESS, WC_SUCCESS, WC_REM_ACCESS_ERR]);
     expect(keys[1]).toBe(nextRkey(keys[0] as number));
+  });
+});
+
+describe('inline data', () => {
+  it('are what they were when posted, and verified as such', () => {
+    const pair = new HostPair();
+    let rkey = 0;
+    let arrived: Uint8Array = new Uint8Array();
+    const done = pair.run(
+      (function* (): Sim<void> {
+        const a = yield* open(pair.a);
+        yield* pair.a.sleep(READY_PS - pair.a.node.now);
+        yield* pair.a.mm.write(BASE + AT, Uint8Array.of(1, 2, 3));
+        const flags = SEND_SIGNALED | SEND_INLINE;
+        const sges = [buffer(a, AT, 3)];
+        const request = { opcode: WR_RDMA_WRITE, wrId: 1, flags, sges, ...remote(rkey) };
+        yield* pair.a.verbs.postSend(a.qp, request);
+        yield* pair.a.mm.write(BASE + AT, Uint8Array.of(4, 5, 6));
+        expect((yield* a.cq.next()).status).toBe(WC_SUCCESS);
+      })(),
+      (function* (): Sim<void> {
+        rkey = (yield* open(pair.b)).mr.rkey;
+        yield* pair.b.sleep(READY_PS);
+        arrived = pair.b.mm.read(BASE + AT, 3);
+      })(),
+    );
+    expect(done).toBe(true);
+    expect([...arrived]).toEqual([1, 2, 3]);
+    const messages = [...pair.a.report().messages, ...pair.b.report().messages];
+    expect(new Set(messages.map(({ hash }) => hash)).size).toBe(1);
+  });
+
+  it('of an address that is not mapped end the program, as a copy does', () => {
+    const pair = new HostPair();
+    const run = () =>
+      pair.run(
+        (function* (): Sim<void> {
+          const a = yield* open(pair.a);
+          const sges = [{ address: 0x1000, length: 8, lkey: 0 }];
+          const flags = SEND_SIGNALED | SEND_INLINE;
+          yield* pair.a.verbs.postSend(a.qp, { opcode: WR_SEND, wrId: 1, flags, sges });
+        })(),
+      );
+    expect(run).toThrow('segmentation fault');
+  });
+});
+
+describe('whoever stands outside', () => {
+  it('starts computations at a time and gets what they return or throw', () => {
+    const pair = new HostPair();
+    const { a } = pair;
+    const times: number[] = [];
+    const note = function* (): Sim<number> {
+      times.push(a.node.now);
+      return yield* a.verbs.allocPd();
+    };
+    const results = [
+      a.start('pd', 5 * US, note()),
+      a.start('nothing mapped', 6 * US, a.verbs.regMr(1, BASE, 4096, 1)),
+      a.start('a crash', 7 * US, a.mm.write(BASE, Uint8Array.of(1))),
+    ];
+    pair.run((function* (): Sim<void> {})());
+    // At that time, or when the CPU has switched to it.
+    expect(times[0]).toBeGreaterThanOrEqual(5 * US);
+    expect(times[0]).toBeLessThanOrEqual(6 * US);
+    expect(results[0]?.value).toEqual({ value: 1 });
+    expect(results[1]?.value).toMatchObject({ error: { errno: 'EFAULT' } });
+    expect(results[2]?.value).toMatchObject({ error: { code: 'E_OPERATION' } });
   });
 });

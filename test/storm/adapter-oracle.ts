@@ -25,6 +25,7 @@ import {
   type Area,
   areaAddress,
   FIRST_PAGE,
+  isAtomic,
   PAGE,
   type Plan,
   type Queue,
@@ -180,6 +181,12 @@ function judgeReceives(
   if (failed && completions.length !== receives.length) say('a receive was not flushed');
 }
 
+function littleEndian(value: bigint): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, value, true);
+  return bytes;
+}
+
 function usesReceive({ opcode }: Work): boolean {
   return opcode === WR_SEND || opcode === WR_SEND_WITH_IMM || opcode === WR_RDMA_WRITE_WITH_IMM;
 }
@@ -214,14 +221,16 @@ function judgeMemory(
     const buffer = usesReceive(work) ? queues[side].receives[receive++] : undefined;
     // A send that is too long may have filled the buffer before that was seen.
     const room = isSend && buffer ? source.subarray(0, buffer.length) : source;
-    pieces.target.push(isWrite ? { at: work.remote, bytes: source } : undefined);
+    const put = isAtomic(work) ? littleEndian(work.after) : source;
+    pieces.target.push(isWrite || isAtomic(work) ? { at: work.remote, bytes: put } : undefined);
     pieces.receive.push(isSend && buffer ? { at: buffer.address, bytes: room } : undefined);
   }
   const startOf = (area: Area): number => areaAddress(plan, queue, area);
   for (const work of queues[side].works) {
     const isRead = work.opcode === WR_RDMA_READ && work.mustFail === 0;
     const isBack = work.local >= startOf('readBack');
-    const bytes = isRead && !isBack ? sourceOf(peer, work.remote, work.length) : undefined;
+    const brought = isRead && !isBack ? sourceOf(peer, work.remote, work.length) : undefined;
+    const bytes = isAtomic(work) ? littleEndian(work.before) : brought;
     pieces.read.push(bytes && { at: work.local, bytes });
     pieces.readBack.push(undefined);
   }

@@ -4,9 +4,10 @@
  * happened the oracle's (`adapter-oracle.ts`).
  *
  * Each queue pair owns five areas on each host: SOURCE is never written, TARGET takes the peer's
- * writes, RECEIVE its sends, READ and READ_BACK what this host reads from the peer's SOURCE and
+ * writes and, in its first eight bytes, its atomics, RECEIVE its sends, READ and READ_BACK what this host reads from the peer's SOURCE and
  * TARGET. So queue pairs never meet in memory, while the work requests of one do, in their order.
  */
+import type { HcaProfile } from '../../hca/index.ts';
 import {
   MS,
   NS,
@@ -18,6 +19,8 @@ import {
   WC_REM_ACCESS_ERR,
   WC_REM_INV_REQ_ERR,
   type WireFaults,
+  WR_ATOMIC_CMP_AND_SWP,
+  WR_ATOMIC_FETCH_AND_ADD,
   WR_RDMA_READ,
   WR_RDMA_WRITE,
   WR_RDMA_WRITE_WITH_IMM,
@@ -48,6 +51,11 @@ export interface Work {
   readonly rkey: number;
   readonly immediate: number;
   readonly isSignaled: boolean;
+  /** Operands of an atomic; what it brings, and what it leaves in the cell. */
+  readonly compareAdd: bigint;
+  readonly swap: bigint;
+  readonly before: bigint;
+  readonly after: bigint;
   /** The status it must fail with, 0 if nothing is wrong with it. */
   readonly mustFail: number;
 }
@@ -100,7 +108,8 @@ export interface Plan {
   readonly minRnrTimer: number;
   readonly sendPsn: number;
   readonly maxRdAtomic: number;
-  readonly profile: Record<string, number>;
+  readonly profile: Partial<HcaProfile>;
+  readonly pdSuspend: 'silent' | 'announced';
   readonly hosts: readonly [HostPlan, HostPlan];
 }
 
@@ -129,6 +138,10 @@ export function pdOf(plan: Pick<Plan, 'split'>, queue: number): number {
 /** Keys, in the order in which the run creates them: for each domain all rights, read, nothing local. */
 export const keyOf = (pd: number, kind: 0 | 1 | 2): number => ((3 * (pd - 1) + kind + 1) << 8) | 7;
 
+export function isAtomic({ opcode }: Pick<Work, 'opcode'>): boolean {
+  return opcode === WR_ATOMIC_CMP_AND_SWP || opcode === WR_ATOMIC_FETCH_AND_ADD;
+}
+
 /** Draws the storm of `seed`. */
 export function drawPlan(seed: number): Plan {
   const chance = new RandomStream(seed, 'storm', 'plan');
@@ -153,12 +166,16 @@ export function drawPlan(seed: number): Plan {
       ackTimeoutFactor: 1,
       readRetryPs: pick(20, 100, 500) * US,
       faultRaisePs: pick(1, 20, 130) * US,
+      peerSuspendPs: pick(50, 1000) * US,
       faultResumePs: pick(1, 20, 78) * US,
       translationCacheEntries: pick(4, 64, 16_384),
       gatherBursts: pick(1, 2, 4),
       windowPackets: pick(4, 32, 256),
       ackRequestPackets: pick(1, 4, 16),
+      coalesceAcks: pick(0, 1) === 1,
+      endToEndCredits: pick(0, 0, 1) === 1,
     },
+    pdSuspend: pick<'silent' | 'announced'>('silent', 'silent', 'announced'),
   };
   // A window without an ACK in it would live on time-outs.
   shape.profile.ackRequestPackets = Math.min(
@@ -243,6 +260,8 @@ function drawQueue(
   const inside = (area: Area, length: number): number =>
     at(area) + 64 + chance.below(AREA_BYTES - 128 - length);
   const used = { receive: 64, readBack: 64 };
+  // What the atomics of this queue pair have made of the peer's cell.
+  let value = drawnCell(plan, 1 - side, queue);
   /** The next stretch of an area whose stretches never overlap, or 0 when it is full. */
   const stretch = (area: 'receive' | 'readBack', length: number): number => {
     const start = used[area] + chance.below(200);
@@ -268,14 +287,35 @@ function drawQueue(
       rkey: keyOf(pd, 0),
       immediate: 0,
       isSignaled: chance.below(4) !== 0,
+      compareAdd: 0n,
+      swap: 0n,
+      before: 0n,
+      after: 0n,
       mustFail: 0,
     };
-    const kind = chance.below(10);
+    const kind = chance.below(12);
     const isSend = kind === 2 || kind === 3;
     let slack = chance.below(3) * 100;
     if (i === bad) {
       spoil(plan, work, queue, chance, isSend);
       if (work.mustFail === WC_REM_INV_REQ_ERR) slack = -1 - chance.below(work.length);
+    } else if (kind >= 10) {
+      const operand = BigInt(chance.next()) * 0x1_0000_0001n;
+      const isAdd = kind === 10;
+      const isEqual = chance.below(4) > 0;
+      const swapped = isEqual ? operand : value;
+      const after = isAdd ? BigInt.asUintN(64, value + operand) : swapped;
+      Object.assign(work, {
+        opcode: isAdd ? WR_ATOMIC_FETCH_AND_ADD : WR_ATOMIC_CMP_AND_SWP,
+        length: 8,
+        local: inside('read', 8),
+        remote: at('target'),
+        compareAdd: isAdd ? operand : isEqual ? value : value ^ 1n,
+        swap: operand,
+        before: value,
+        after,
+      });
+      value = after;
     } else if (kind >= 8) {
       const place = stretch('readBack', length);
       if (place > 0) Object.assign(work, { opcode: WR_RDMA_READ, local: place });
@@ -302,6 +342,28 @@ function drawQueue(
     }
     works.push(work);
   }
+}
+
+/** What stands in the cell of a queue pair at the start: the first bytes of TARGET. */
+function drawnCell(plan: Plan, side: number, queue: number): bigint {
+  const host = ['a', 'b'][side] as string;
+  const page = areaAddress(plan, queue, 'target') / PAGE - FIRST_PAGE;
+  return new DataView(contentOf(plan.seed, host, page + 1).buffer).getBigUint64(page * PAGE, true);
+}
+
+/** The first `pages` pages of a host at the start: bytes of their own for each. */
+export function contentOf(seed: number, host: string, pages: number): Uint8Array {
+  const chance = new RandomStream(seed, `${host}.host`, 'content');
+  const bytes = new Uint8Array(pages * PAGE);
+  const words = new Uint32Array(bytes.buffer);
+  for (let page = 0; page < pages; page++) {
+    let word = chance.next();
+    for (let i = page * 1024; i < page * 1024 + 1024; i++) {
+      word = (Math.imul(word, 0x915f77f5) + 0x3c6ef35f) >>> 0;
+      words[i] = word ^ (word >>> 15);
+    }
+  }
+  return bytes;
 }
 
 function drawLength(chance: RandomStream): number {

@@ -1,8 +1,9 @@
 /** Runs one storm of `adapter-plan.ts` on two adapters and hands back what happened. */
-import type { HcaProfile, HcaReport } from '../../hca/index.ts';
+import type { HcaReport } from '../../hca/index.ts';
 import {
   ACCESS_LOCAL_WRITE,
   ACCESS_READ,
+  ACCESS_REMOTE_ATOMIC,
   ACCESS_REMOTE_READ,
   ACCESS_REMOTE_WRITE,
   ACCESS_WRITE,
@@ -19,7 +20,6 @@ import {
   QPS_RTR,
   QPS_RTS,
   QPT_RC,
-  RandomStream,
   SEC,
   SEND_SIGNALED,
 } from '../../transport/index.ts';
@@ -29,8 +29,10 @@ import { Pair } from '../fixtures/pair.ts';
 import {
   AREA_PAGES,
   AREAS,
+  contentOf,
   FIRST_PAGE,
   type HostPlan,
+  isAtomic,
   keyOf,
   PAGE,
   type Plan,
@@ -46,7 +48,8 @@ const FIRST_QPN = 0x11;
 /** No storm lasts this long unless something hangs. */
 const LIMIT_PS = 2 * SEC;
 const MAX_EVENTS = 20_000_000;
-const ALL_RIGHTS = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ;
+const ALL_RIGHTS =
+  ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
 
 export interface HostOutcome {
   readonly completions: readonly BareCompletion[];
@@ -72,7 +75,8 @@ export function runPlan(plan: Plan, trains: boolean, log?: LoggedRecord[]): Outc
   const pages = pagesOf(plan.queuePairs);
   const pair = new Pair({
     seed: plan.seed,
-    profile: plan.profile as Partial<HcaProfile>,
+    profile: plan.profile,
+    pdSuspend: plan.pdSuspend,
     rateGbps: plan.rateGbps,
     latencyPs: plan.latencyPs,
     faults: plan.faults,
@@ -192,7 +196,10 @@ function schedule(plan: HostPlan, host: BareHost, paging: Paging): void {
     }
     for (const work of works) {
       const flags = work.isSignaled ? SEND_SIGNALED : 0;
-      host.at(work.atPs, () => host.postSend(qpn, { ...work, address: work.local, flags }));
+      const { compareAdd, swap, ...rest } = work;
+      const operands = isAtomic(work) ? { compareAdd, swap } : {};
+      const posted = { ...rest, ...operands, address: work.local, flags };
+      host.at(work.atPs, () => host.postSend(qpn, posted));
     }
     if (killPs > 0) host.at(killPs, () => host.command(CMD_MODIFY_QP, [qpn, QPS_ERR]));
   });
@@ -200,15 +207,8 @@ function schedule(plan: HostPlan, host: BareHost, paging: Paging): void {
 
 /** Fills every page that is in the plan with bytes of its own, and returns them all. */
 function fill(seed: number, host: BareHost, paging: Paging, pages: number): Uint8Array {
-  const chance = new RandomStream(seed, host.node.name, 'content');
-  const bytes = new Uint8Array(pages * PAGE);
-  const words = new Uint32Array(bytes.buffer);
+  const bytes = contentOf(seed, host.node.name[0] as string, pages);
   for (let page = 0; page < pages; page++) {
-    let word = chance.next();
-    for (let i = page * 1024; i < page * 1024 + 1024; i++) {
-      word = (Math.imul(word, 0x915f77f5) + 0x3c6ef35f) >>> 0;
-      words[i] = word ^ (word >>> 15);
-    }
     paging.write(FIRST_PAGE + page, bytes.subarray(page * PAGE, page * PAGE + PAGE));
   }
   return bytes;

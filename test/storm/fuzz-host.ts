@@ -341,11 +341,25 @@ export class FuzzHost {
       const isRoomy = chance.below(8) > 0;
       const length = isRoomy ? 4 * this.mtu + 40 : chance.below(PAGE);
       const address = addressOf('local') + chance.below(room - length);
+      const sge = { address, length, lkey: keyOf('local') };
       // Now and then a bad one: the message that meets it must be refused.
-      if (chance.below(100) === 0) return { address: address + room, length, lkey: keyOf('local') };
-      if (chance.below(100) === 0) return { address, length, lkey: keyOf('readable') };
-      return { address, length, lkey: keyOf('local') };
+      return chance.below(40) === 0 ? { ...sge, ...this.badBuffer() } : sge;
     });
+  }
+
+  /** Where nothing may be put: a region of other rights, or domain, or a byte too far. */
+  private badBuffer(): Partial<BareSge> {
+    const { chance } = this;
+    const length = 1 + chance.below(PAGE);
+    const { first, count } = regions.local;
+    const beyond = (first + count) * PAGE - length + 1;
+    return [
+      { address: addressOf('readable'), lkey: keyOf('readable') },
+      { address: addressOf('foreign'), lkey: keyOf('foreign') },
+      { address: beyond, length },
+      { address: addressOf('local') - 1 },
+      { lkey: keyOf('local') + 1 },
+    ][chance.below(5)] as Partial<BareSge>;
   }
 
   private postWork(slot: Slot): void {

@@ -323,10 +323,7 @@ export class PacketSource {
           words[base + W_RKEY] = (words[base + W_RKEY] as number) ^ (1 << chance.below(32));
           break;
         case 7:
-          pool.doubles[frame * 2] = Math.max(
-            0,
-            (pool.doubles[frame * 2] as number) + chance.below(2 ** 21) - 2 ** 20,
-          );
+          pool.doubles[frame * 2] = this.moved(pool.doubles[frame * 2] as number);
           break;
         case 8:
           pool.doubles[frame * 2] = chance.next() * 2 ** 32 + chance.next();
@@ -363,6 +360,12 @@ export class PacketSource {
     if (flags !== 0 && (flags & OP_PAYLOAD) === 0 && chance.below(2) === 0)
       this.setPayload(frame, 0);
     return frame;
+  }
+
+  /** An address a few bytes, or many pages, away. */
+  private moved(address: number): number {
+    const span = this.chance.below(2) === 0 ? 8 : 2 ** 20;
+    return Math.max(0, address + this.chance.below(2 * span) - span);
   }
 
   /** A packet through its bytes: some of them changed, the ICRC made right again. */
@@ -415,10 +418,16 @@ export class PacketSource {
   private point(frame: number, target: Target, length: number): void {
     const words = this.pool.words;
     const base = frame * FRAME_WORDS;
-    const within = this.chance.below(Math.max(1, target.length - length));
+    // Often at the edges, where an error of one shows; a few bytes too far where rules are broken.
+    const { chance } = this;
+    const room = target.length - length;
+    const edge = [0, room][chance.below(2)] as number;
+    const isBeyond = chance.below(1000) < this.badPermille;
+    const near = isBeyond ? edge + chance.below(5) - 2 : edge;
+    const within = chance.below(3) === 0 ? near : chance.below(Math.max(1, room));
     words[base + W_RKEY] = target.rkey;
     words[base + W_DMA_BYTES] = length;
-    this.pool.doubles[frame * 2] = target.address + within;
+    this.pool.doubles[frame * 2] = Math.max(0, target.address + within);
     this.pool.doubles[frame * 2 + 1] = 0;
   }
 

@@ -28,8 +28,10 @@ import {
   type Port,
   packetWireBytes,
   RandomStream,
+  RC_ACKNOWLEDGE,
   readCapture,
   SEC,
+  TRAIN_COUNT,
   US,
   W_AETH,
   W_DEST_QPN,
@@ -107,21 +109,19 @@ class Gun implements Engine {
     const base = frame * FRAME_WORDS;
     const opcode = words[base + W_OPCODE] as number;
     const syndrome = (words[base + W_AETH] as number) >>> 24;
-    this.source.hear(
-      words[base + W_DEST_QPN] as number,
-      opcode,
-      words[base + W_PSN] as number,
-      syndrome,
-    );
     const payload = words[base + PAYLOAD_BYTES] as number;
-    if (payload >= 4) {
-      const offset = words[base + BURST_OFFSET] as number;
+    // A train stands for several packets.
+    const count = Math.max(1, words[base + TRAIN_COUNT] as number);
+    const last = (words[base + W_PSN] as number) + count - 1;
+    this.source.hear(words[base + W_DEST_QPN] as number, opcode, last & 0xffffff, syndrome);
+    for (let i = 0; i < count && payload >= 4; i++) {
+      const offset = (words[base + BURST_OFFSET] as number) + i * payload;
       pool.burstToBytes(words[base + BURST] as number, offset, payload, this.bytes, 0);
       this.expectNoSecret(payload);
     }
     pool.release(frame);
-    this.seen++;
-    if (opcode !== 0x11 || syndrome < 0x20) this.accepted++;
+    this.seen += count;
+    if (opcode !== RC_ACKNOWLEDGE || syndrome < 0x20) this.accepted += count;
   }
 
   /** Eight bytes of it in a row, or the whole of a short payload, are no accident. */
@@ -144,13 +144,18 @@ function runWorld(seed: number): World {
     faultRaisePs: 1 * US,
     faultResumePs: 1 * US,
     readRetryPs: 5 * US,
+    peerSuspendPs: 20 * US,
     busLatencyPs: 1 * US,
     translationCacheEntries: [4, 64][chance.below(2)] as number,
     windowPackets: [4, 64][chance.below(2)] as number,
     ackRequestPackets: 4,
+    coalesceAcks: chance.below(2) === 0,
+    endToEndCredits: chance.below(3) === 0,
   };
   const wire = { rateGbps: 100, latencyPs: LATENCY_PS, lossPpm: 0 };
-  const hca = new Hca({ name: 'a', seed, profile, lid: 1, wire, trains: false }, pool);
+  const pdSuspend = chance.below(2) === 0 ? 'silent' : 'announced';
+  const trains = chance.below(2) === 0;
+  const hca = new Hca({ name: 'a', seed, profile, lid: 1, wire, trains, pdSuspend }, pool);
   const host = new BareHost('a', pool, profile, PAGES, seed);
   const driver = new FuzzHost(host, pool, chance, mtu);
   const badPermille = [20, 100, 300, 700][chance.below(4)] as number;

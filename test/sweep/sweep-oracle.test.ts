@@ -2,8 +2,9 @@
 import { expect, it } from 'vitest';
 import { CQE_RECEIVE, WC_RETRY_EXC_ERR } from '../../transport/index.ts';
 import type { BareCompletion } from '../fixtures/bare-host.ts';
+import { type Operation, TARGET } from './sweep-cells.ts';
 import { judge } from './sweep-oracle.ts';
-import { drawPlan, type Operation, TARGET } from './sweep-plan.ts';
+import { drawPlan } from './sweep-plan.ts';
 import { type Outcome, runPlan } from './sweep-run.ts';
 
 interface Side {

@@ -44,7 +44,7 @@ import {
   type Receive,
   SOURCE,
   TARGET,
-} from './sweep-plan.ts';
+} from './sweep-cells.ts';
 import { FIRST_QPN, type Outcome, type SideOutcome } from './sweep-run.ts';
 
 /** What completes a work request, by its opcode. */

@@ -1,5 +1,5 @@
 /** Runs one cell of the sweep on two adapters and hands back what happened. */
-import type { HcaProfile, HcaReport } from '../../hca/index.ts';
+import type { HcaReport } from '../../hca/index.ts';
 import {
   ACCESS_FLUSH_GLOBAL,
   ACCESS_FLUSH_PERSISTENT,
@@ -28,14 +28,13 @@ import { Pair } from '../fixtures/pair.ts';
 import {
   type Job,
   type Plan,
-  REGION,
   REGION_BYTES,
   type Receive,
   type SidePlan,
   SOURCE,
   TARGET,
   TARGET_BYTES,
-} from './sweep-plan.ts';
+} from './sweep-cells.ts';
 
 const PAGE = 4096;
 export const FIRST_QPN = 0x11;
@@ -80,7 +79,7 @@ export type Program = (hosts: readonly [BareHost, BareHost]) => void;
 export function runPlan(plan: Plan, program?: Program): Outcome {
   if (pool.framesInUse + pool.burstsInUse + pool.blocks.blocksInUse > 0) pool = newPool();
   const common = {
-    address: REGION,
+    address: SOURCE,
     length: REGION_BYTES,
     access: RIGHTS,
     qpAccess: RIGHTS & ~ACCESS_MW_BIND,
@@ -99,7 +98,7 @@ export function runPlan(plan: Plan, program?: Program): Outcome {
   };
   const pair = new Pair({
     seed: plan.seed,
-    profile: plan.profile as Partial<HcaProfile>,
+    profile: plan.profile,
     latencyPs: plan.latencyPs,
     faults: plan.faults,
     bytes: REGION_BYTES,
@@ -209,7 +208,7 @@ function countLandings(host: BareHost): Uint8Array {
 /** A driver that maps what is asked for, a while later, and takes pages away at random. */
 function serveFaults(plan: Plan, host: BareHost, side: 0 | 1): void {
   const chance = new RandomStream(plan.seed, host.node.name, 'faults');
-  const first = REGION / PAGE;
+  const first = SOURCE / PAGE;
   const entry = (page: number): number => ((first + page) << 2) | ACCESS_WRITE | ACCESS_READ;
   host.onFault = (fault) => {
     const spanPs = [1, 5, 50, 300][chance.below(4)] as number;

@@ -1,7 +1,7 @@
 /** Adds up a sweep for people: a row for each operation, a column for each kind of wire. */
 import { QPT_RC } from '../../transport/index.ts';
+import { faultKinds, operations, type Plan } from './sweep-cells.ts';
 import type { Verdict } from './sweep-oracle.ts';
-import { faultKinds, operations, type Plan } from './sweep-plan.ts';
 import type { Outcome } from './sweep-run.ts';
 
 interface Sum {

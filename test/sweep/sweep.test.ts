@@ -6,15 +6,9 @@
  * runs so many rounds over all MTUs; SEED is the first. TABLE=1, or SEEDS, prints a table.
  */
 import { afterAll, describe, expect, it } from 'vitest';
+import { type Cell, faultKinds, type Operation, operations, type Plan } from './sweep-cells.ts';
 import { judge, type Verdict } from './sweep-oracle.ts';
-import {
-  type Cell,
-  drawPlan,
-  faultKinds,
-  type Operation,
-  operations,
-  type Plan,
-} from './sweep-plan.ts';
+import { drawPlan } from './sweep-plan.ts';
 import { type Outcome, runPlan } from './sweep-run.ts';
 import { SweepTable } from './sweep-table.ts';
 import { WindowProgram } from './window-program.ts';

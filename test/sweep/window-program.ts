@@ -28,16 +28,9 @@ import {
 } from '../../transport/index.ts';
 import type { BareCompletion, BareHost, BareWork } from '../fixtures/bare-host.ts';
 import { REGION_KEY } from '../fixtures/bare-host.ts';
+import { Places } from './job-artist.ts';
+import { type Plan, SOURCE, SOURCE_BYTES, START_PS, TARGET, TARGET_BYTES } from './sweep-cells.ts';
 import type { Verdict } from './sweep-oracle.ts';
-import {
-  Places,
-  type Plan,
-  SOURCE,
-  SOURCE_BYTES,
-  START_PS,
-  TARGET,
-  TARGET_BYTES,
-} from './sweep-plan.ts';
 import { FIRST_QPN, type Outcome } from './sweep-run.ts';
 
 const ROUNDS = 6;

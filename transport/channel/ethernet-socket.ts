@@ -68,12 +68,12 @@ export class FrameCutter {
 
   /** Takes in bytes; returns the length that cannot be one, and nothing more can be made of them. */
   feed(chunk: Uint8Array): number | undefined {
-    let bytes = chunk;
+    let bytes = plain(chunk);
     if (this.waiting > 0) {
-      this.parts.push(chunk);
-      this.waiting += chunk.length;
+      this.parts.push(bytes);
+      this.waiting += bytes.length;
       if (this.waiting < this.wantedBytes()) return undefined;
-      bytes = Buffer.concat(this.parts);
+      bytes = plain(Buffer.concat(this.parts));
       this.parts.length = 0;
     }
     let at = 0;
@@ -96,6 +96,11 @@ export class FrameCutter {
     if (first.length >= LENGTH_BYTES) return LENGTH_BYTES + get32(first, 0);
     return LENGTH_BYTES;
   }
+}
+
+/** The same bytes as a Uint8Array, whose `slice` copies; that of a Buffer does not. */
+function plain({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 export class EthernetSocket {

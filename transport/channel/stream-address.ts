@@ -3,7 +3,7 @@
  *
  * Nothing on such a stream says who speaks, so beyond loopback nobody is listened to.
  */
-import { unlink } from 'node:fs/promises';
+import { stat, unlink } from 'node:fs/promises';
 import { createConnection, createServer, isIP, type Server } from 'node:net';
 import { isAbsolute, resolve } from 'node:path';
 import { Failure } from '../sim/failure.ts';
@@ -84,9 +84,11 @@ function listenOnce(endpoint: StreamAddress['endpoint'], allowHalfOpen: boolean)
   });
 }
 
-/** Whether a unix socket is left over from a process that is gone. */
-function isAbandoned(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
+/** Whether a unix socket is left over from a process that is gone. Other files are nobody's to take. */
+async function isAbandoned(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  if (!found?.isSocket()) return false;
+  return await new Promise((resolve) => {
     const probe = createConnection({ path });
     probe.once('connect', () => {
       probe.destroy();

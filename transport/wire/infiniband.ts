@@ -27,7 +27,7 @@ import {
 } from './packet.ts';
 import { BTH_BYTES, decodeTransport, encodeTransport } from './transport-headers.ts';
 
-export const LRH_BYTES = 8;
+const LRH_BYTES = 8;
 const VCRC_BYTES = 2;
 /** LRH "next header": BTH follows, or GRH and then BTH. */
 export const LNH_LOCAL = 2;

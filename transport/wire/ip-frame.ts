@@ -11,8 +11,8 @@ import { PACKET_BAD_LENGTH, PACKET_FOREIGN, PACKET_TRUNCATED } from './packet.ts
 
 export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_ARP = 0x0806;
-export const ETHERTYPE_VLAN = 0x8100;
-export const ETHERTYPE_SERVICE_VLAN = 0x88a8;
+const ETHERTYPE_VLAN = 0x8100;
+const ETHERTYPE_SERVICE_VLAN = 0x88a8;
 export const ETHERTYPE_IPV6 = 0x86dd;
 export const PROTOCOL_ICMP = 1;
 export const PROTOCOL_TCP = 6;
@@ -22,7 +22,7 @@ export const ETHERNET_BYTES = 14;
 export const IPV4_BYTES = 20;
 export const IPV6_BYTES = 40;
 /** "Don't fragment" of IPv4, and what makes a packet a fragment: "more fragments", an offset. */
-export const IPV4_DONT_FRAGMENT = 0x4000;
+const IPV4_DONT_FRAGMENT = 0x4000;
 const IPV4_FRAGMENT = 0x3fff;
 /** What may stand behind an IP packet in its frame: padding to 60 bytes, and an FCS. */
 const TRAILER_MAX_BYTES = 64;

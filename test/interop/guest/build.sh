@@ -2,7 +2,7 @@
 # Makes a guest out of Debian packages: an unmodified kernel with rdma_rxe, rdma-core and perftest.
 #
 #   build.sh OUT [KERNEL]   writes OUT/vmlinuz, OUT/initrd.cpio and OUT/guest.txt (what is in them)
-#   build.sh host OUT       only sees to the packages this machine needs
+#   build.sh boot OUT       only sees to QEMU, for an image built earlier
 #
 # KERNEL is a package of trixie or trixie-backports, PACKAGE or PACKAGE/SUITE; by default the newest.
 # Packages are only unpacked: nothing of theirs is installed here, and no file of apt's is touched
@@ -20,6 +20,9 @@ MODULES='virtio_net crc32_generic crc32-pclmul rdma_rxe ib_uverbs rdma_ucm'
 # Where those and all they depend on live: the rest of the kernel package is not unpacked.
 MODULE_FOLDERS='drivers/infiniband drivers/net/virtio_net* drivers/net/net_failover* net lib crypto arch/x86 fs/configfs'
 
+# A mirror that cannot be reached is found out within a minute.
+PATIENCE=(-o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 -o Acquire::Retries=1)
+
 note() { echo "guest: $*" >&2; }
 no_packages() { note "packages cannot be had: $*"; exit 4; }
 
@@ -32,7 +35,7 @@ missing() {
 
 host() {
 	local lacking
-	command -v apt-get dpkg-query >/dev/null || no_packages 'this is not a Debian machine (no apt-get)'
+	command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || no_packages 'this is not a Debian machine (no apt-get)'
 	[ "$(dpkg --print-architecture)" = amd64 ] || no_packages 'this machine is not amd64'
 	lacking=$(missing | xargs)
 	[ -n "$lacking" ] || return 0
@@ -46,13 +49,13 @@ host() {
 	tail -n 3 "$OUT/apt.log" >&2
 	no_packages "apt-get install $lacking failed"
 }
-quietly() { timeout 900 "$@" >>"$OUT/apt.log" 2>&1 </dev/null; }
+quietly() { timeout 600 "$@" "${PATIENCE[@]}" >>"$OUT/apt.log" 2>&1 </dev/null; }
 
 # apt-get and apt-cache on trixie and trixie-backports.
 next() {
 	local command=$1
 	shift
-	timeout 900 "$command" -o Dir::Etc::sourcelist="$OUT/apt/sources.list" -o Dir::Etc::sourceparts="$OUT/apt/none" \
+	timeout 600 "$command" "${PATIENCE[@]}" -o Dir::Etc::sourcelist="$OUT/apt/sources.list" -o Dir::Etc::sourceparts="$OUT/apt/none" \
 		-o Dir::Etc::preferences="$OUT/apt/none/no" -o Dir::Etc::preferencesparts="$OUT/apt/none" \
 		-o Dir::State::lists="$OUT/apt/lists" -o Dir::Cache="$OUT/apt/cache" -o Dir::State::status="$OUT/apt/status" \
 		-o APT::Sandbox::User=root -o APT::Install-Recommends=false -o Acquire::Languages=none "$@" </dev/null
@@ -165,7 +168,7 @@ build() {
 }
 
 case ${1:-} in
-host) OUT=$2; host ;;
+boot) OUT=$2; command -v qemu-system-x86_64 >/dev/null || host ;;
 /*) OUT=$1; build "${2:-}" ;;
 *) sed -n '2,13p' "${BASH_SOURCE[0]}"; exit 1 ;;
 esac
