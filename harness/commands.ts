@@ -9,7 +9,8 @@ import { CaptureExport } from './capture/export.ts';
 import { type ChildMessage, COORDINATED, Interrupted, toPlain } from './coordination.ts';
 import { runCoordinated } from './coordinator.ts';
 import { exitStatus, reportError } from './exit.ts';
-import { type GatewayOptions, gateway } from './gateway/command.ts';
+import { GatewayCapture } from './gateway/capture.ts';
+import { endsOf, type GatewayOptions, gateway } from './gateway/command.ts';
 import { Recording } from './gateway/recording.ts';
 import { recordedScenario, replay } from './gateway/replay.ts';
 import { showProgress } from './progress-display.ts';
@@ -114,15 +115,18 @@ export async function rerun(
   options: RunCommandOptions,
   file: string,
 ): Promise<number> {
-  if (options.pcap) throw usage('--pcap', 'a recorded session leaves none', "'gateway --pcap'");
   const recording = await Recording.open(file);
   const scenario = recordedScenario(await load(name, options), recording, file);
   const folder = options.out ?? join('out', scenario.name);
   await prepareOutput(folder);
   const { mode, seed } = recording.head.setup;
+  const path = join(folder, `${mode}.pcapng`);
+  const capture = options.pcap ? await GatewayCapture.create(path, endsOf(scenario)) : undefined;
+  const observed = capture === undefined ? {} : { observer: capture };
   const outcome = await watched(`${scenario.name} ${mode}`, (hooks) =>
-    replay(scenario, recording, hooks),
+    replay(scenario, recording, { ...hooks, ...observed }),
   );
+  await capture?.close();
   const facts = { scenario, seed, transport: 'arrivals' };
   return conclude(facts, [[mode, outcome]], folder, options.json ?? false);
 }

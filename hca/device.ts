@@ -187,7 +187,9 @@ export class Hca {
         return;
       }
       case BUS_DMA_ATOMIC_DATA: {
-        const [tag, high, low] = [words[base + 1], words[base + 2], words[base + 3]];
+        const tag = words[base + 1];
+        const high = words[base + 2];
+        const low = words[base + 3];
         pool.release(frame);
         this.atomics.arrived(tag, high, low, now);
         return;

@@ -47,6 +47,8 @@ export interface Situation {
   readonly isLossy: boolean;
   readonly mtu: number;
   lastArrival: Arrival | undefined;
+  /** Index of the next arrival. */
+  nextArrival: number;
   /** The last RNR NAK that reached ours. */
   lastRnrNak: Packet | undefined;
   /** The last answer and the last request of the captured host. */
@@ -122,8 +124,10 @@ export function excuseAnswer(
     }
   }
   if (ours !== undefined && situation.isLossy) {
+    // The next captured answer says more, or answers what has not arrived yet.
     const isBehind = there === undefined || psnDistance(ackedBy(there), ackedBy(ours)) >= 0;
-    if (isBehind) return { rule: rules.LOST_BEFORE, action: 'skip-ours' };
+    const isLater = (theirs?.index ?? 0) > situation.nextArrival;
+    if (isBehind || isLater) return { rule: rules.LOST_BEFORE, action: 'skip-ours' };
   }
   return undefined;
 }

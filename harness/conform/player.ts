@@ -94,6 +94,7 @@ export class Player {
       isLossy: options.isLossy,
       mtu: flow.setup.connections[0]?.mtu ?? 1024,
       lastArrival: undefined,
+      nextArrival: this.arrivals[0]?.index ?? Number.POSITIVE_INFINITY,
       lastRnrNak: undefined,
       lastAnswer: undefined,
       lastRequest: undefined,
@@ -166,8 +167,10 @@ export class Player {
     if (flow.setup.connections[0]?.retry !== RETRY_ENDLESS) return false;
     const given = completions.find(({ status }) => status === WC_RETRY_EXC_ERR);
     if (given === undefined || script?.expects(given.id, WC_RETRY_EXC_ERR) !== false) return false;
-    const frame = this.sent.nextRequest?.number ?? this.sent.lastFrame;
-    this.findings.depart(rules.RETRY_FOR_EVER, frame);
+    const next = this.sent.nextRequest;
+    const again = flow.requests.filter(({ packet }) => packet.psn === next?.packet.psn);
+    if (next === undefined || again.length <= 1 + RETRY_ENDLESS) return false;
+    this.findings.depart(rules.RETRY_FOR_EVER, next.number);
     this.isOver = true;
     return true;
   }
@@ -258,6 +261,7 @@ export class Player {
   }
 
   private deliver({ captured, packet }: PlacedArrival): void {
+    this.situation.nextArrival = this.arrivals[this.arrival]?.index ?? Number.POSITIVE_INFINITY;
     this.findings.compared.add(captured.number);
     this.stage.deliver(asOurs(packet, this.program));
   }

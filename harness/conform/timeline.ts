@@ -17,8 +17,8 @@ export interface PostedWork {
   readonly id: string;
   /** First and last PSN; undefined where it sends nothing. */
   readonly psns: readonly [first: number, last: number] | undefined;
-  /** Index of its first packet, where the capture has it. */
-  readonly first: number | undefined;
+  /** Index of the first packet that was sent once it was posted, where the capture has one. */
+  first: number | undefined;
 }
 
 /** One command of a program with what is known of its time. */
@@ -54,6 +54,7 @@ export function timelineOf(
     steps.push(step);
     position = Math.max(position, track.finish(command, position));
   }
+  for (const track of tracks) track.settle();
   // What runs before a request is posted, or a receive is used, runs before its packets.
   let latest = Number.POSITIVE_INFINITY;
   for (let i = steps.length - 1; i >= 0; i--) {
@@ -110,13 +111,25 @@ class Track {
       const start = this.nextPsn;
       const count = packetsOf(bytes, this.mtu);
       this.nextPsn = psnAfter(start, count);
-      const first = this.flow.requests.find(
-        ({ packet, index }) => index >= this.searchFrom && packet.psn === start,
-      )?.index;
+      // Its first packet may have been lost in front of the capture.
+      const first = this.flow.requests.find(({ packet, index }) => {
+        const offset = psnDistance(packet.psn, start);
+        return index >= this.searchFrom && offset >= 0 && offset < count;
+      })?.index;
       work.push({ id, psns: [start, psnAfter(start, count - 1)], first });
     }
     this.posted.push(...work);
     return work;
+  }
+
+  /** A request whose first packets were lost in front of the capture was posted before those behind it. */
+  settle(): void {
+    let first: number | undefined;
+    for (const work of this.posted.toReversed()) {
+      if (work.psns === undefined) continue;
+      if (first !== undefined && (work.first ?? first) >= first) work.first = first;
+      first = work.first;
+    }
   }
 
   /** The index that had passed when the command was done, as far as its answers tell. */

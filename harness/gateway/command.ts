@@ -85,7 +85,7 @@ async function loadExternal(name: string): Promise<Scenario> {
 }
 
 /** The names of our end of the wire and of the other. */
-function endsOf(scenario: Scenario): [own: string, peer: string] {
+export function endsOf(scenario: Scenario): [own: string, peer: string] {
   const names = nodeNames(scenario);
   const find = (suffix: string): string => names.find((name) => name.endsWith(suffix)) ?? suffix;
   return [find('.hca'), find('.wire')];

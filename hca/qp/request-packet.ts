@@ -37,6 +37,7 @@ import {
   WORK_DATA,
   WORK_IMMEDIATE,
   WORK_INLINE,
+  WORK_RECEIVE,
   WORK_RETH,
 } from './work-kinds.ts';
 
@@ -78,7 +79,9 @@ export class RequestPackets {
     if (isFirst && (kind & WORK_RETH) !== 0) this.setReth(frame, row, 0);
     if (isLast && (kind & WORK_IMMEDIATE) !== 0) words[base + W_IMMEDIATE] = queue.immediate[row];
     if (qp.type === QPT_UD) this.address(frame, row);
-    const isSolicited = isLast && (queue.flags[row] & SEND_SOLICITED) !== 0;
+    // Only what takes a receive can ask for an event there (IBTA 9.2.3).
+    const canSolicit = isLast && (kind & WORK_RECEIVE) !== 0;
+    const isSolicited = canSolicit && (queue.flags[row] & SEND_SOLICITED) !== 0;
     words[base + W_BTH_FLAGS] =
       (this.asksAck(row, index) ? BTH_ACK_REQUEST : 0) | (isSolicited ? BTH_SOLICITED : 0);
     const offset = index * qp.attributes.mtu;

@@ -27,6 +27,7 @@ import { LANDED, Landing } from './landing.ts';
 import type { Parts } from './parts.ts';
 import { psnDistance } from './psn.ts';
 import type { QueuePair } from './queue-pair.ts';
+import { smallBurst } from './small-burst.ts';
 import { WORK_ATOMIC } from './work-kinds.ts';
 
 /** Whether a response packet carries an AETH: all but the middle ones of a READ. */
@@ -85,7 +86,8 @@ export class Results {
     const bytes = pool.words[base + PAYLOAD_BYTES];
     if (bytes === 0) return LANDED;
     const offset = this.offsetOf(row, pool.words[base + W_PSN]);
-    const [burst, from] = [pool.words[base + BURST], pool.words[base + BURST_OFFSET]];
+    const burst = pool.words[base + BURST];
+    const from = pool.words[base + BURST_OFFSET];
     return this.landing.place(row, offset, burst, from, bytes, readyPs);
   }
 
@@ -95,7 +97,7 @@ export class Results {
     const base = frame * FRAME_WORDS;
     this.originalView.setInt32(0, pool.words[base + W_ORIGINAL_LOW], true);
     this.originalView.setInt32(4, pool.words[base + W_ORIGINAL_HIGH], true);
-    return pool.burstFromBytes(this.original, 0, this.original.length);
+    return smallBurst(pool, this.original, 0, this.original.length);
   }
 
   /** Which byte of the message in `row` the packet with `psn` starts with. */

@@ -26,6 +26,7 @@ import type { Trailer } from '../trailer.ts';
 import { MAX_MESSAGE_BYTES } from './parts.ts';
 import { psnAdd } from './psn.ts';
 import { ScatterLists } from './scatter-list.ts';
+import { smallBurst } from './small-burst.ts';
 import {
   isOperationOf,
   WORK_ANSWER,
@@ -177,7 +178,7 @@ export class SendQueue {
 
   /** A loaded burst with the inline data of a row. */
   inlineBurst(pool: FramePool, row: number): number {
-    return pool.burstFromBytes(this.inlineBytes, row * MAX_INLINE_BYTES, this.length[row]);
+    return smallBurst(pool, this.inlineBytes, row * MAX_INLINE_BYTES, this.length[row]);
   }
 
   /** PSN of the last packet of a row. */
@@ -234,7 +235,8 @@ export class SendQueue {
       if (this.inlineBytes.length === 0) {
         this.inlineBytes = new Uint8Array(this.opcode.length * MAX_INLINE_BYTES);
       }
-      this.inlineBytes.set(trailer.bytes.subarray(at, at + length), row * MAX_INLINE_BYTES);
+      const start = row * MAX_INLINE_BYTES;
+      for (let i = 0; i < length; i++) this.inlineBytes[start + i] = trailer.bytes[at + i];
       this.kind[row] |= WORK_INLINE;
       return WC_SUCCESS;
     }

@@ -262,15 +262,8 @@ describe('a gateway', () => {
       const { status, stdout } = await running.done;
       expect(status).toBe(0);
       const { digest, seed } = JSON.parse(stdout) as { digest: string; seed: number };
-      const again = await runHere(
-        'run',
-        'gateway',
-        '--arrivals',
-        at(file),
-        '--out',
-        at('out'),
-        '--json',
-      );
+      const rerun = ['run', 'gateway', '--arrivals', at(file), '--out', at('out')];
+      const again = await runHere(...rerun, '--pcap', '--json');
       expect(again.status).toBe(0);
       const summary = JSON.parse(again.stdout) as {
         seed: number;
@@ -279,6 +272,11 @@ describe('a gateway', () => {
       };
       expect(summary).toMatchObject({ seed, transport: 'arrivals' });
       expect(summary.modes.pinned).toMatchObject({ digest, complete: true });
+      if (file === 'one.jsonl') {
+        expect(readFileSync(at('out/pinned.pcapng')).equals(readFileSync(at('one.pcapng')))).toBe(
+          true,
+        );
+      }
     }
     const decoded = await runHere('decode', at('one.pcapng'), '--strict');
     expect(decoded.status).toBe(0);

@@ -90,6 +90,36 @@ describe('questions that Linux asked and answered', () => {
 });
 
 describe('an echo request', () => {
+  const own = {
+    mac: mac('02:00:00:00:00:09'),
+    ipv4: ip('192.0.2.9'),
+    ipv6: linkLocalOf(mac('02:00:00:00:00:09')),
+  };
+  const zeros = (count: number) => '00'.repeat(count);
+  // As a Linux guest sent them, and as answered so that its ping took them for right.
+  const pings: readonly [version: string, request: string, reply: string][] = [
+    [
+      'IPv4',
+      `0200000000095254000000010800450000\
+3029d0400040018cf2c0000201c000020908003da201fc000061515710${zeros(16)}`,
+      `5254000000010200000000090800450000\
+30000040004001b6c2c0000209c0000201000045a201fc000061515710${zeros(16)}`,
+    ],
+    [
+      'IPv6',
+      `02000000000952540000000186dd600c310c001c3a40fe80000000000000505400fffe000001\
+fe80000000000000000000fffe00000980006ca801fb00006e955710${zeros(16)}`,
+      `52540000000102000000000986dd60000000001c3a40fe80000000000000000000fffe000009\
+fe80000000000000505400fffe00000181006ba801fb00006e955710${zeros(16)}`,
+    ],
+  ];
+  for (const [version, request, reply] of pings) {
+    it(`of Linux over ${version} is answered as it likes it`, () => {
+      const frame = new Uint8Array(Buffer.from(request, 'hex'));
+      expect(hex(readFrame(frame, own).answer)).toBe(reply);
+    });
+  }
+
   for (const version of [4, 6] as const) {
     it(`over IPv${version} is answered with its own payload and a right checksum`, () => {
       fc.assert(

@@ -2,12 +2,14 @@
 import { describe, expect, it } from 'vitest';
 import {
   ACCESS_REMOTE_WRITE,
+  BTH_SOLICITED,
   CMD_ALLOC_MW,
   FLUSH_GLOBAL,
   QPT_RC,
   QPT_UC,
   QPT_UD,
   SEND_SIGNALED,
+  SEND_SOLICITED,
   US,
   WC_ATOMIC_WRITE,
   WC_BIND_MW,
@@ -37,6 +39,7 @@ import {
 } from '../../transport/index.ts';
 import { type BareWork, READY_PS, REGION_KEY } from '../fixtures/bare-host.ts';
 import { BASE } from '../fixtures/pair.ts';
+import { LoneAdapter } from '../fixtures/wire-peer.ts';
 import { local, newPair, QPN, REMOTE, run, statuses, UD } from '../fixtures/work.ts';
 
 describe('every operation', () => {
@@ -261,6 +264,25 @@ describe('a signal', () => {
       [2, WC_LOC_PROT_ERR],
       [3, WC_WR_FLUSH_ERR],
     ]);
+  });
+});
+
+describe('a solicited event', () => {
+  it.each([
+    ['SEND', WR_SEND, true],
+    ['SEND with immediate', WR_SEND_WITH_IMM, true],
+    ['WRITE with immediate', WR_RDMA_WRITE_WITH_IMM, true],
+    ['WRITE', WR_RDMA_WRITE, false],
+    ['READ', WR_RDMA_READ, false],
+  ])('of %s is asked for by its last packet, if it takes a receive', (_, opcode, isAsked) => {
+    const lone = new LoneAdapter({ setUp: { timeout: 0 } });
+    lone.host.at(READY_PS, () =>
+      lone.host.postSend(QPN, { ...local, opcode, length: 2000, flags: SEND_SOLICITED }),
+    );
+    lone.drive();
+    const asked = lone.peer.seen.map(({ flags }) => (flags & BTH_SOLICITED) !== 0);
+    expect(asked.slice(0, -1)).not.toContain(true);
+    expect(asked.pop()).toBe(isAsked);
   });
 });
 

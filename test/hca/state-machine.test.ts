@@ -8,6 +8,7 @@ import {
   CMD_OK,
   CMD_QUERY_QP,
   MS,
+  mtuBytes,
   QP_ACCESS_FLAGS,
   QP_AV,
   QP_CUR_STATE,
@@ -51,9 +52,13 @@ import {
   QPT_RC,
   QPT_UC,
   QPT_UD,
+  WC_LOC_LEN_ERR,
+  WC_SUCCESS,
+  WR_SEND,
 } from '../../transport/index.ts';
 import { maskFor, READY_PS } from '../fixtures/bare-host.ts';
 import { LoneAdapter } from '../fixtures/wire-peer.ts';
+import { local, QPN, UD } from '../fixtures/work.ts';
 
 const bits: Readonly<Record<string, number>> = {
   STATE: QP_STATE,
@@ -349,6 +354,27 @@ describe('a value that no queue pair can have', () => {
       query = bench.query(qpn);
     });
     expect(query()[QPA_RQ_PSN]).toBe(0x123456);
+  });
+});
+
+describe('the MTU of the port', () => {
+  it('limits path MTUs and datagrams', () => {
+    for (const [type, code, isGood] of [
+      [QPT_RC, 3, true],
+      [QPT_RC, 4, false],
+      [QPT_UC, 4, false],
+    ] as const) {
+      const lone = new LoneAdapter({ portMtu: 1024, setUp: { type, mtu: mtuBytes(code) } });
+      lone.drive();
+      expect(lone.hca.report().queuePairs[0].state).toBe(isGood ? QPS_RTS : QPS_INIT);
+    }
+    const lone = new LoneAdapter({ portMtu: 1024, setUp: { type: QPT_UD } });
+    lone.host.at(READY_PS, () => {
+      lone.host.postSend(QPN, { ...local, opcode: WR_SEND, length: 1024, ud: UD });
+      lone.host.postSend(QPN, { ...local, opcode: WR_SEND, length: 1025, ud: UD });
+    });
+    lone.drive();
+    expect(lone.host.completions.map((c) => c.status)).toEqual([WC_SUCCESS, WC_LOC_LEN_ERR]);
   });
 });
 

@@ -67,6 +67,11 @@ export interface Outcome {
   readonly missing: number;
 }
 
+/** Into how many pieces (SGEs) a message's local buffer is cut: one to three, by turns. */
+export function piecesOf({ index, length }: Message): number {
+  return length < 3 ? 1 : 1 + (index % 3);
+}
+
 /** What a message with an immediate carries. */
 export function immediateOf({ index }: Message): number {
   return 0xface0000 + index;

@@ -77,8 +77,9 @@ export interface EndOptions {
 
 /** Connection attributes that all connections share (verbs' encodings). */
 export const connectionAttributes = {
-  // 67 ms: a guest in software emulation may think for 20, and a time-out of ours is one retry less.
-  timeout: 14,
+  // 134 ms: a guest in software emulation may think for 20, and more on a busy machine, and each
+  // time-out of ours is one retry less.
+  timeout: 15,
   // Not 7, which rxe takes for without end (rxe-retry-for-ever).
   retry: 6,
   // Infinite, as on-demand memory asks for.

@@ -2,7 +2,7 @@
  * Owns how operations on the responder's memory are tried: WRITE, with immediate or without, READ and
  * FLUSH, each with the key of a region or of a window. Does not own atomics (atomics.ts).
  */
-import { type Bench, immediateOf, type Message, type Outcome } from './bench.ts';
+import { type Bench, immediateOf, type Message, type Outcome, piecesOf } from './bench.ts';
 
 export async function write(bench: Bench): Promise<Outcome> {
   return writeWith(bench, bench.responder.end.address.rkey, 'write');
@@ -32,6 +32,7 @@ export async function writeWith(
       op,
       off: m.local,
       len: m.length,
+      sges: piecesOf(m),
       imm: immediateOf(m),
       raddr: bench.remoteAddress(m.remote),
       rkey,
@@ -98,6 +99,7 @@ export async function readWith(bench: Bench, rkey: number): Promise<Outcome> {
       op: 'read',
       off: m.local,
       len: m.length,
+      sges: piecesOf(m),
       raddr: bench.remoteAddress(m.remote),
       rkey,
     })),

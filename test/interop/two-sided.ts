@@ -2,8 +2,7 @@
  * Owns how messages that take a receive are tried: SEND, with immediate or without, on every service.
  * Does not own SEND with invalidate (windows.ts).
  */
-import type { Bench, Message, Outcome } from './bench.ts';
-import { immediateOf } from './bench.ts';
+import { type Bench, immediateOf, type Message, type Outcome, piecesOf } from './bench.ts';
 import type { Command } from './end.ts';
 
 /** A UD receive starts with room for a global routing header. */
@@ -23,7 +22,10 @@ export async function send(bench: Bench, op: 'send' | 'sendimm'): Promise<Outcom
     responder,
     targets.flatMap((off, i) => {
       const len = bench.isLossy ? room : (messages[i] as Message).length + header;
-      return [...bench.prepare(responder, off, len), { verb: 'recv', off, len, wrid: 100 + i }];
+      return [
+        ...bench.prepare(responder, off, len),
+        { verb: 'recv', off, len, sges: len < 3 ? 1 : 1 + ((i + 1) % 3), wrid: 100 + i },
+      ];
     }),
   );
   const posted = await bench.run(requester, [
@@ -33,6 +35,7 @@ export async function send(bench: Bench, op: 'send' | 'sendimm'): Promise<Outcom
       op,
       off: m.local,
       len: m.length,
+      sges: piecesOf(m),
       imm: immediateOf(m),
     })),
     bench.waiting(messages.length),
