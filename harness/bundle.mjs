@@ -6,8 +6,16 @@
 // left alone. Compiling takes a tenth of a second, once for each change of the sources.
 // Plain JavaScript: it is what runs before there is anything compiled.
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { build } from 'esbuild';
 
@@ -40,12 +48,23 @@ const ownUrl = {
   },
 };
 
-/** The URL of the compiled `entry` (a path below harness/), compiled anew if a source is newer. */
+/**
+ * The URL of the compiled `entry` (a path below harness/), compiled anew if the sources have changed.
+ * The file is named by the time of the newest source, so that what another checkout with the same
+ * node_modules compiled is never taken for it.
+ */
 export async function bundled(entry) {
-  const target = `${root}node_modules/.cache/faultline/${entry.replace(/\.ts$/, '.mjs')}`;
-  const compiled = statSync(target, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  if (compiled <= newestSource()) {
-    mkdirSync(dirname(target), { recursive: true });
+  const name = entry.replace(/\.ts$/, '');
+  const stem = `${root}node_modules/.cache/faultline/${name}`;
+  const target = `${stem}.${Math.round(newestSource())}.mjs`;
+  if (!existsSync(target)) {
+    const folder = dirname(target);
+    mkdirSync(folder, { recursive: true });
+    for (const old of readdirSync(folder)) {
+      if (old.startsWith(`${basename(stem)}.`) && old.endsWith('.mjs')) {
+        rmSync(`${folder}/${old}`, { force: true });
+      }
+    }
     // Another process may be doing the same: whoever is last to rename wins, with the same bytes.
     const draft = `${target}.${process.pid}`;
     await build({

@@ -18,6 +18,7 @@ import type { Outcome } from './report.ts';
 import { type RunHooks, type RunProgress, runInProcess, runPart } from './run.ts';
 import { loadBuiltIns, loadScenario } from './scenario/load.ts';
 import type { Mode, Scenario } from './scenario/schema.ts';
+import { writeOut } from './standard-output.ts';
 import { prepareOutput } from './stats/output.ts';
 import { type CommandFacts, type ModeOutcomes, summaryOf, writeResults } from './stats/results.ts';
 import { renderTable } from './stats/table.ts';
@@ -140,11 +141,11 @@ export function serve(options: GatewayOptions): Promise<number> {
 export async function list(options: { readonly json?: boolean }): Promise<number> {
   const scenarios = await loadBuiltIns();
   const entries = scenarios.map(({ name, summary }) => ({ name, summary }));
-  if (options.json) process.stdout.write(`${JSON.stringify(entries, null, 2)}\n`);
+  if (options.json) await writeOut(`${JSON.stringify(entries, null, 2)}\n`);
   else {
     const width = Math.max(...entries.map(({ name }) => name.length));
     for (const entry of entries) {
-      process.stdout.write(`${entry.name.padEnd(width)}  ${entry.summary}\n`);
+      await writeOut(`${entry.name.padEnd(width)}  ${entry.summary}\n`);
     }
   }
   return 0;
@@ -269,8 +270,8 @@ async function conclude(
   if (failures.length > 0 && !began) return reportError(failures[0]);
   const summary = summaryOf(facts, runs);
   await writeResults(folder, summary, runs);
-  if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`);
-  else process.stdout.write(`${renderTable(summary)}\nresults in ${folder}\n`);
+  if (json) await writeOut(`${JSON.stringify(summary, null, 2)}\n`);
+  else await writeOut(`${renderTable(summary)}\nresults in ${folder}\n`);
   if (failures.length > 0) return failures.map((error) => reportError(error))[0] as number;
   // What is at the other end of a real wire is not for us to see.
   if (hasExternalHost(facts.scenario)) return 0;

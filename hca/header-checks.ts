@@ -8,6 +8,7 @@ import {
   type FramePool,
   OP_ANNOUNCE,
   OP_CNP,
+  PKEY_DEFAULT,
   QPT_UD,
   SERVICE_MASK,
   W_BTH_FLAGS,
@@ -19,6 +20,9 @@ import type { PortAttributes } from './config.ts';
 import { C } from './counters.ts';
 import type { QueuePair } from './qp/queue-pair.ts';
 
+/** Transport header version: 0 is the only one there is. */
+const VERSION_MASK = 0xf << BTH_TVER_SHIFT;
+
 export class HeaderChecks {
   constructor(
     private readonly pool: FramePool,
@@ -28,11 +32,23 @@ export class HeaderChecks {
 
   /** Whether `qp`, which the packet names, may look at it; `flags` are those of its opcode. */
   pass(qp: QueuePair, frame: number, flags: number): boolean {
-    const { counters, port } = this;
     const words = this.pool.words;
     const base = frame * FRAME_WORDS;
+    const isPlain =
+      words[base + W_LIDS] === qp.peerLids &&
+      words[base + W_PKEY] === PKEY_DEFAULT &&
+      qp.pkey === PKEY_DEFAULT &&
+      (words[base + W_BTH_FLAGS] & VERSION_MASK) === 0 &&
+      (words[base + W_OPCODE] & SERVICE_MASK) === qp.service;
+    return isPlain || this.judge(qp, base, flags);
+  }
+
+  /** The same, one by one, for a packet that is not what nearly all are. */
+  private judge(qp: QueuePair, base: number, flags: number): boolean {
+    const { counters, port } = this;
+    const words = this.pool.words;
     const lids = words[base + W_LIDS];
-    const isVersion = ((words[base + W_BTH_FLAGS] >>> BTH_TVER_SHIFT) & 0xf) === 0;
+    const isVersion = (words[base + W_BTH_FLAGS] & VERSION_MASK) === 0;
     // Of a queue pair that is not connected yet, the source is anyone.
     const isConnected = qp.type !== QPT_UD && qp.attributes.destLid !== 0;
     const isSource = !isConnected || lids >>> 16 === qp.attributes.destLid;
@@ -41,7 +57,7 @@ export class HeaderChecks {
       counters[C.header_drops]++;
       return false;
     }
-    if (!isSamePartition(words[base + W_PKEY], port.pkeys[qp.attributes.pkeyIndex])) {
+    if (!isSamePartition(words[base + W_PKEY], qp.pkey)) {
       counters[C.bad_pkey_cntr]++;
       return false;
     }

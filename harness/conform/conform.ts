@@ -4,6 +4,7 @@
  * Owns the result of a file and how it is shown. How a capture is replayed is `replay.ts`'s.
  */
 import { Failure } from '../../transport/index.ts';
+import { writeOut } from '../standard-output.ts';
 import { loadCapture } from './capture.ts';
 import { captureFiles, textOf } from './files.ts';
 import type { Departure } from './findings.ts';
@@ -42,7 +43,7 @@ export async function conform(paths: readonly string[], { json }: ConformOptions
     status = Math.max(status, isReadable ? (result.conforms ? 0 : DIFFERS) : UNREADABLE);
   }
   const text = json ? JSON.stringify(results, null, 2) : renderResults(results);
-  process.stdout.write(`${text}\n`);
+  await writeOut(`${text}\n`);
   return status;
 }
 

@@ -7,6 +7,7 @@ import { reportError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 import { loadScenario } from '../scenario/load.ts';
 import type { Mode, Scenario } from '../scenario/schema.ts';
+import { writeOut } from '../standard-output.ts';
 import { hasExternalHost, nodeNames } from '../world.ts';
 import { ipText, parseIp, parseMac } from './addresses.ts';
 import { GatewayCapture } from './capture.ts';
@@ -72,7 +73,7 @@ export async function gateway(options: GatewayOptions, signal: AbortSignal): Pro
   const text = options.json
     ? JSON.stringify(gatewayReport(scenario, setup, outcome), null, 2)
     : gatewayText(outcome);
-  process.stdout.write(`${text}\n`);
+  await writeOut(`${text}\n`);
   return outcome.error === undefined ? 0 : reportError(outcome.error);
 }
 

@@ -65,7 +65,7 @@ const linkSchema = z
     latency: time().prefault('1us'),
     /** What packets are wrapped in: LRH and VCRC, or Ethernet, IP and UDP (RoCEv2). */
     linkLayer: z.enum(['InfiniBand', 'Ethernet']).default('InfiniBand'),
-    /** Chance that a packet is lost, each direction; and how many are in a row, on average. */
+    /** Chance that a packet is lost, each direction; and how many are lost in a row. */
     loss: share().prefault('0%'),
     lossBurst: integer(1, 1000).default(1),
     /** Chance that a packet arrives twice, and how much later the second one does. */

@@ -147,7 +147,7 @@ export class Gather implements BurstWaiter {
       this.pool.releaseBurst(burst);
       return;
     }
-    const place = Math.floor(at / MAX_SGE);
+    const place = (at / MAX_SGE) | 0;
     if (this.pieceCounts[place] === 1) this.bursts[place] = burst;
     else {
       this.pieces[at] = burst;

@@ -45,6 +45,7 @@ export function modifyQueuePair(
   const isWayOut = to === QPS_RESET || to === QPS_ERR;
   if (qp.requester.drain.isActive && !isWayOut) return false;
   if (!takeAttributes(qp.attributes, mailbox, mask, port)) return false;
+  qp.readdress();
   if (to === QPS_ERR) qp.fail(WC_SUCCESS, now);
   else if (to === QPS_RESET) qp.reset(now);
   else {

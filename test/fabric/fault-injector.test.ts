@@ -116,11 +116,14 @@ describe('a link', () => {
     expect(result.psns).toEqual([...result.psns].sort((a, b) => a - b));
   });
 
-  it.each([2, 5, 20])('loses runs of %i packets on average, the same share', (lossBurstPackets) => {
+  it.each([2, 5, 20])('loses runs of %i packets, the same share', (lossBurstPackets) => {
     const result = run({ lossPpm: 50_000, lossBurstPackets }, 200_000);
     const lost = 200_000 - result.psns.length;
     near(lost, 10_000, 0.15);
-    near(lost / runsOfLosses(result).length, lossBurstPackets, 0.15);
+    // Two runs may touch, and the last one may be cut off.
+    const runs = runsOfLosses(result);
+    expect(runs.filter((length) => length % lossBurstPackets !== 0)).toEqual([]);
+    near(lost / runs.length, lossBurstPackets, 0.1);
   });
 
   it('delivers some packets twice, the second one directly behind', () => {

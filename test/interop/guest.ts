@@ -48,9 +48,11 @@ export class Guest {
     const listens = link === undefined;
     const linkPath = link ?? path('link');
     const toolPort = await freePort();
+    // The kernel ends the guest with us, also where we are killed and can end nothing ourselves.
     const qemu = spawn(
-      'qemu-system-x86_64',
+      'setpriv',
       [
+        ...['--pdeathsig', 'KILL', 'qemu-system-x86_64'],
         ...['-name', 'faultline-guest', '-accel', 'tcg', '-cpu', 'max', '-machine', 'q35'],
         ...[
           '-m',

@@ -127,7 +127,6 @@ export class FuzzHost {
   private readonly onDone = new Map<number, () => void>();
   private readonly openFaults = new Set<BareFault>();
   private isSuspended = false;
-  private hasStopped = false;
 
   constructor(
     private readonly host: BareHost,
@@ -226,7 +225,6 @@ export class FuzzHost {
       const tag = this.host.modifyQp(slot.qpn, QP_STATE, { [QPA_STATE]: QPS_RESET });
       this.onDone.set(tag, () => this.expectFlushed(slot));
     }
-    this.hasStopped = true;
   }
 
   private create(usesSrq: boolean): void {
@@ -436,10 +434,10 @@ export class FuzzHost {
   }
 
   private serve(fault: BareFault): void {
-    if (this.hasStopped || !this.openFaults.delete(fault)) return;
+    if (!this.openFaults.delete(fault)) return;
     const { chance, host } = this;
     const region = regionList[(fault.mkey >>> 8) - 1];
-    if (region === undefined || chance.below(10) === 0) {
+    if (region === undefined || this.isClosing || chance.below(10) === 0) {
       host.resumeFault(fault.token, 1);
       return;
     }

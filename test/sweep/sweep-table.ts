@@ -1,6 +1,6 @@
 /** Adds up a sweep for people: a row for each operation, a column for each kind of wire. */
 import { QPT_RC } from '../../transport/index.ts';
-import { faultKinds, operations, type Plan } from './sweep-cells.ts';
+import { type Cell, faultKinds, operations, type Plan } from './sweep-cells.ts';
 import type { Verdict } from './sweep-oracle.ts';
 import type { Outcome } from './sweep-run.ts';
 
@@ -26,9 +26,17 @@ const COUNTERS = [
   ['odp_remote_triggered_page_fault', 'faults of responders'],
 ] as const;
 
+/** The name of a cell, which repeats it: CELL. */
+export function nameOf({ operation, faultName, mtu, isOnDemand, seed }: Cell): string {
+  const memory = isOnDemand ? 'on demand' : 'pinned';
+  return `${operation}, ${faultName}, MTU ${mtu}, ${memory}, seed ${seed}`;
+}
+
 export class SweepTable {
   cells = 0;
   gaveUp = 0;
+  /** Names of the cells in which retries were used up. */
+  private readonly unlucky: string[] = [];
   private bytes = 0;
   private readonly sums = new Map<string, Sum>();
   private readonly totals = new Map<string, number>();
@@ -36,6 +44,7 @@ export class SweepTable {
   add(plan: Plan, { sides }: Outcome, verdict: Verdict): void {
     this.cells++;
     this.gaveUp += verdict.gaveUp;
+    if (verdict.gaveUp > 0) this.unlucky.push(nameOf(plan));
     this.bytes += verdict.bytes;
     const key = `${plan.operation}/${plan.faultName}`;
     const sum = this.sums.get(key) ?? { sent: 0, arrived: 0, retransmitted: 0 };
@@ -84,6 +93,7 @@ export class SweepTable {
       line(head),
       ...rows.map(line),
       ...faults.map((fault, i) => `[${i + 1}] ${fault}`),
+      ...this.unlucky.map((name) => `Retries used up: ${name}`),
       '',
     ].join('\n');
   }

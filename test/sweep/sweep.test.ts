@@ -10,7 +10,7 @@ import { type Cell, faultKinds, type Operation, operations, type Plan } from './
 import { judge, type Verdict } from './sweep-oracle.ts';
 import { drawPlan } from './sweep-plan.ts';
 import { type Outcome, runPlan } from './sweep-run.ts';
-import { SweepTable } from './sweep-table.ts';
+import { nameOf, SweepTable } from './sweep-table.ts';
 import { WindowProgram } from './window-program.ts';
 
 const MTUS = [256, 512, 1024, 2048, 4096] as const;
@@ -38,11 +38,6 @@ function cellsOf(operation: Operation, faultName: string): Cell[] {
     for (const mtu of MTUS) for (const isOnDemand of [false, true]) add(seed, mtu, isOnDemand);
   }
   return cells;
-}
-
-function nameOf({ operation, faultName, mtu, isOnDemand, seed }: Cell): string {
-  const memory = isOnDemand ? 'on demand' : 'pinned';
-  return `${operation}, ${faultName}, MTU ${mtu}, ${memory}, seed ${seed}`;
 }
 
 function runCell(cell: Cell): { plan: Plan; outcome: Outcome; verdict: Verdict } {

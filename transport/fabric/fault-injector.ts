@@ -18,8 +18,8 @@ export interface WireFaults {
   /** Packets that are lost. */
   readonly lossPpm: number;
   /**
-   * Mean length of a run of losses: a Gilbert model whose bad state loses everything, with geometric
-   * runs and the same share lost in the long run. 0 and 1: each packet is lost by itself.
+   * Losses come in runs of so many packets, with the same share lost in the long run. 0 and 1: each
+   * packet is lost by itself.
    */
   readonly lossBurstPackets?: number;
   /** Packets that arrive twice. */
@@ -63,10 +63,9 @@ export class FaultInjector {
   private readonly duplicates: RandomStream;
   private readonly delays: RandomStream;
   private readonly damages: RandomStream;
-  /** Chance that a run of losses begins and that it goes on, of 2^32; unused for single losses. */
+  /** Chance that a run of losses begins, of 2^32, and packets that the one under way still takes. */
   private readonly burstBegins: number;
-  private readonly burstGoesOn: number;
-  private isInBurst = false;
+  private burstLeft = 0;
   /** Only where packets may be late. */
   private readonly line: DelayLine | undefined;
 
@@ -85,9 +84,7 @@ export class FaultInjector {
     this.duplicates = node.random('wire duplication');
     this.delays = node.random('wire reordering');
     this.damages = node.random('wire corruption');
-    const mean = Math.max(1, lossBurstPackets);
-    this.burstBegins = (2 ** 32 * lossPpm) / (mean * Math.max(1, MILLION - lossPpm));
-    this.burstGoesOn = 2 ** 32 * (1 - 1 / mean);
+    this.burstBegins = (2 ** 32 * lossPpm) / (lossBurstPackets * (MILLION - lossPpm) + lossPpm);
     const isEverLate = reorderPpm > 0 || (duplicatePpm > 0 && duplicateDelayPs > 0);
     this.line = isEverLate ? new DelayLine(node, port) : undefined;
   }
@@ -127,9 +124,12 @@ export class FaultInjector {
     const { lossPpm, lossBurstPackets } = this.faults;
     if (lossPpm === 0) return false;
     if (lossBurstPackets <= 1) return this.losses.chance(lossPpm);
-    const limit = this.isInBurst ? this.burstGoesOn : this.burstBegins;
-    this.isInBurst = this.losses.next() < limit;
-    return this.isInBurst;
+    if (this.burstLeft === 0) {
+      if (this.losses.next() >= this.burstBegins) return false;
+      this.burstLeft = lossBurstPackets;
+    }
+    this.burstLeft--;
+    return true;
   }
 
   private damage(frame: number): number {

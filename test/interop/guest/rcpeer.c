@@ -1,4 +1,4 @@
-/* rcpeer.c - drives one verbs queue pair by hand (our own code, no rdma_cm, no TCP exchange).
+/* rcpeer.c - drives one verbs queue pair by hand, without rdma_cm and without any exchange.
  *
  * The remote QPN, PSN and GID are given as plain numbers, so the other end may be anything that
  * speaks RoCEv2: another rcpeer in a second VM, or a user-space model of an adapter.
