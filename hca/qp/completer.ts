@@ -111,8 +111,9 @@ export class Completer implements FaultWaiter {
     // Only PSNs that are sent and not acknowledged mean anything; others are ghosts.
     if (sent < 0 || sent >= psnDistance(qp.requester.newPsn, this.unackedPsn)) {
       // But the last ACK may come again, with more credits.
-      if (sent === -1 && !isResult && (syndrome & AETH_KIND) === AETH_ACK)
-        this.credits.take(parts.pool, frame);
+      const isLastAck = sent === -1 && !isResult && (syndrome & AETH_KIND) === AETH_ACK;
+      if (!isLastAck) return;
+      this.credits.take(parts.pool, frame);
     } else if (isResult) this.result(frame, flags, now, readyPs);
     else this.acknowledge(syndrome, psn, frame, now);
     qp.activate(now);
