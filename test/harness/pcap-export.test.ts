@@ -175,9 +175,4 @@ describe('--pcap', () => {
     }
     expect(digests[1]).toEqual(digests[0]);
   });
-
-  it('does not go with a recorded gateway session', async () => {
-    const { status, stderr } = await runHere('run', 'gateway', '--arrivals', 'x', '--pcap');
-    expect([status, stderr]).toEqual([2, expect.stringContaining('E_USAGE --pcap')]);
-  });
 });
