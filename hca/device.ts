@@ -44,18 +44,18 @@ import {
   W_OPCODE,
   W_PSN,
 } from '../transport/index.ts';
-import { BusPort } from './bus-port.ts';
 import { Commands } from './commands.ts';
 import type { HcaConfig } from './config.ts';
 import { C, newCounters } from './counters.ts';
+import { AtomicTags } from './dma/atomic-tags.ts';
+import { BusPort } from './dma/bus-port.ts';
+import { GatherTags } from './dma/gather-tags.ts';
 import { FaultEngine } from './fault-engine.ts';
 import { type HcaReport, newReport } from './hca-report.ts';
 import { HeaderChecks } from './header-checks.ts';
 import { MkeyTable } from './memory/region.ts';
 import { Translator } from './memory/translator.ts';
 import { cyclesPs } from './profile.ts';
-import { AtomicTags } from './qp/atomic-tags.ts';
-import { GatherTags } from './qp/gather-tags.ts';
 import { Resources } from './resources.ts';
 import { Timers } from './timers.ts';
 import { Trailer } from './trailer.ts';

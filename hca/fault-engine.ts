@@ -18,8 +18,8 @@ import {
   type TimePs,
   TimerQueue,
 } from '../transport/index.ts';
-import type { BusPort } from './bus-port.ts';
 import { C } from './counters.ts';
+import type { BusPort } from './dma/bus-port.ts';
 import type { Region } from './memory/region.ts';
 import type { HcaProfile } from './profile.ts';
 

@@ -18,7 +18,7 @@ import { CompletionQueue } from './cq/completion-queue.ts';
 import type { MkeyTable } from './memory/region.ts';
 import type { Parts, ProtectionDomain } from './qp/parts.ts';
 import { type QpInit, QueuePair } from './qp/queue-pair.ts';
-import { SharedReceiveQueue } from './qp/shared-receive-queue.ts';
+import { SharedReceiveQueue } from './responder/shared-receive-queue.ts';
 
 /** QPN of the first queue pair; 0 and 1 are the management queue pairs, rxe starts at 0x11 too. */
 export const FIRST_QPN = 0x11;

@@ -12,7 +12,7 @@ import {
   type TimePs,
   TimerQueue,
 } from '../../transport/index.ts';
-import type { BusPort } from '../bus-port.ts';
+import type { BusPort } from '../dma/bus-port.ts';
 import type { CompletionQueue } from './completion-queue.ts';
 
 /** Knows the queues by number, and who completes into them. */

@@ -13,7 +13,7 @@ import {
   US,
   WC_SUCCESS,
 } from '../../transport/index.ts';
-import type { BusPort } from '../bus-port.ts';
+import type { BusPort } from '../dma/bus-port.ts';
 import type { CompletionEvents } from './completion-events.ts';
 
 export class CompletionQueue {

@@ -1,8 +1,9 @@
 /** What the machines of a queue pair share with the rest of the adapter. */
 import type { FramePool, Node } from '../../transport/index.ts';
-
-import type { BusPort } from '../bus-port.ts';
 import type { PortAttributes } from '../config.ts';
+import type { AtomicTags } from '../dma/atomic-tags.ts';
+import type { BusPort } from '../dma/bus-port.ts';
+import type { GatherTags } from '../dma/gather-tags.ts';
 import type { FaultEngine } from '../fault-engine.ts';
 import type { MkeyTable } from '../memory/region.ts';
 import type { Translator } from '../memory/translator.ts';
@@ -10,8 +11,6 @@ import type { HcaProfile } from '../profile.ts';
 import type { Timers } from '../timers.ts';
 import type { Trailer } from '../trailer.ts';
 import type { Transmitter } from '../transmitter.ts';
-import type { AtomicTags } from './atomic-tags.ts';
-import type { GatherTags } from './gather-tags.ts';
 
 /**
  * The longest message: max_msg_sz of mlx5 adapters. At the smallest MTU it is 2^22 packets, so that

@@ -29,16 +29,16 @@ import {
   WC_WR_FLUSH_ERR,
 } from '../../transport/index.ts';
 import type { CompletionQueue } from '../cq/completion-queue.ts';
+import { Completer } from '../requester/completer.ts';
+import { Requester } from '../requester/requester.ts';
+import { SendQueue } from '../requester/send-queue.ts';
+import { serviceOf, workCompletion } from '../requester/work-kinds.ts';
+import { newResponder } from '../responder/new-responder.ts';
+import { ReceiveQueue, type ReceiveSource } from '../responder/receive-queue.ts';
+import type { Responder } from '../responder/responder.ts';
+import type { SharedReceiveQueue } from '../responder/shared-receive-queue.ts';
 import { newAttributes, type QpAttributes } from './attributes.ts';
-import { Completer } from './completer.ts';
-import { newResponder } from './new-responder.ts';
 import type { Parts, ProtectionDomain } from './parts.ts';
-import { ReceiveQueue, type ReceiveSource } from './receive-queue.ts';
-import { Requester } from './requester.ts';
-import type { Responder } from './responder.ts';
-import { SendQueue } from './send-queue.ts';
-import type { SharedReceiveQueue } from './shared-receive-queue.ts';
-import { serviceOf, workCompletion } from './work-kinds.ts';
 
 /** What CREATE_QP says of a queue pair; none of it ever changes. */
 export interface QpInit {

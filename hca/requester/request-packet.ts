@@ -27,9 +27,9 @@ import {
   W_SWAP_LOW,
   WR_ATOMIC_FETCH_AND_ADD,
 } from '../../transport/index.ts';
-import type { Gather } from './gather.ts';
-import type { Parts } from './parts.ts';
-import type { QueuePair } from './queue-pair.ts';
+import type { Gather } from '../dma/gather.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import {
   packetOpcode,
   serviceOf,

@@ -29,7 +29,6 @@ import {
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
-import { TIMER_ACK, TIMER_PEER, TIMER_WAIT } from '../timers.ts';
 import {
   AETH_ACK,
   AETH_KIND,
@@ -40,12 +39,13 @@ import {
   NAK_REMOTE_OPERATION,
   NAK_SEQUENCE,
   rnrTimerPs,
-} from './aeth.ts';
+} from '../qp/aeth.ts';
+import type { Parts } from '../qp/parts.ts';
+import { psnAdd, psnDistance } from '../qp/psn.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
+import { TIMER_ACK, TIMER_PEER, TIMER_WAIT } from '../timers.ts';
 import { Credits } from './credits.ts';
 import { LANDED, LANDING_DENIED, LANDING_FAULTED } from './landing.ts';
-import type { Parts } from './parts.ts';
-import { psnAdd, psnDistance } from './psn.ts';
-import type { QueuePair } from './queue-pair.ts';
 import { hasAeth, Results } from './results.ts';
 
 /** rnr_retry 7: for ever. */

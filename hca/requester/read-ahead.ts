@@ -13,12 +13,12 @@ import {
   WC_LOC_PROT_ERR,
   WC_SUCCESS,
 } from '../../transport/index.ts';
+import { Gather } from '../dma/gather.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
 import type { Region } from '../memory/region.ts';
 import { LOCAL_READ } from '../memory/translator.ts';
-import { Gather } from './gather.ts';
-import type { Parts } from './parts.ts';
-import type { QueuePair } from './queue-pair.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 
 export class ReadAhead implements FaultWaiter {
   readonly gather: Gather;

@@ -37,7 +37,6 @@ import {
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
 import type { Region } from '../memory/region.ts';
-import { Acknowledger } from './acknowledger.ts';
 import {
   AETH_NAK,
   AETH_RNR_NAK,
@@ -45,13 +44,14 @@ import {
   NAK_REMOTE_ACCESS,
   NAK_REMOTE_OPERATION,
   NAK_SEQUENCE,
-} from './aeth.ts';
+} from '../qp/aeth.ts';
+import type { Parts } from '../qp/parts.ts';
+import { psnAdd, psnDistance } from '../qp/psn.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
+import { Acknowledger } from './acknowledger.ts';
 import { AnswerQueue } from './answer-queue.ts';
 import { FAULTED, NOT_LAST, PLACED } from './inbound.ts';
 import { ADMITTED, NO_ACCESS, NO_PAGE, Operations } from './operations.ts';
-import type { Parts } from './parts.ts';
-import { psnAdd, psnDistance } from './psn.ts';
-import type { QueuePair } from './queue-pair.ts';
 import { hasValidLength, KINDS, rightsFor } from './request-rules.ts';
 import { OPENED, Responder, TOO_LONG } from './responder.ts';
 

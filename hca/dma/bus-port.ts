@@ -31,8 +31,8 @@ import {
   VECTOR_ASYNC,
   VECTOR_COMPLETION,
   VECTOR_PAGE_FAULT,
-} from '../transport/index.ts';
-import type { HcaProfile } from './profile.ts';
+} from '../../transport/index.ts';
+import type { HcaProfile } from '../profile.ts';
 
 /** Bytes of a message that carries no data: a CQE or EQE is 64 bytes (mlx5), a request is one TLP. */
 const ENTRY_BYTES = 64;

@@ -15,12 +15,12 @@ import {
   PAYLOAD_BYTES,
   type TimePs,
 } from '../../transport/index.ts';
+import { Gather } from '../dma/gather.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
-import { NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATION } from './aeth.ts';
+import { NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATION } from '../qp/aeth.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import type { Answer } from './answer.ts';
-import { Gather } from './gather.ts';
-import type { Parts } from './parts.ts';
-import type { QueuePair } from './queue-pair.ts';
 
 export class AnswerReader implements FaultWaiter {
   private readonly gather: Gather;

@@ -6,7 +6,7 @@
  * once, when fewer receives are left (IBV_EVENT_SRQ_LIMIT_REACHED).
  */
 import { EVENT_SRQ_LIMIT_REACHED, type TimePs } from '../../transport/index.ts';
-import type { Parts } from './parts.ts';
+import type { Parts } from '../qp/parts.ts';
 import { type ReceiveBuffer, ReceiveQueue } from './receive-queue.ts';
 
 export class SharedReceiveQueue extends ReceiveQueue {

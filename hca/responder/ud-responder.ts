@@ -29,8 +29,8 @@ import {
   WC_SUCCESS,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
+import { psnAdd } from '../qp/psn.ts';
 import { FAULTED, PLACED } from './inbound.ts';
-import { psnAdd } from './psn.ts';
 import { Responder } from './responder.ts';
 
 export class UdResponder extends Responder {

@@ -1,7 +1,7 @@
 /** The responder that a queue pair needs for its service. */
 import { QPT_RC, QPT_UC } from '../../transport/index.ts';
-import type { Parts } from './parts.ts';
-import type { QueuePair } from './queue-pair.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import { RcResponder } from './rc-responder.ts';
 import type { Responder } from './responder.ts';
 import { UcResponder } from './uc-responder.ts';

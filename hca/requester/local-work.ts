@@ -1,7 +1,7 @@
 /** Work that is done inside the adapter, when its turn in the send queue comes: BIND_MW, LOCAL_INV. */
 import { WR_BIND_MW } from '../../transport/index.ts';
 import type { MkeyTable } from '../memory/region.ts';
-import type { QueuePair } from './queue-pair.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 
 /** Does the work request in `row`; returns the status it completes with. */
 export function doLocalWork(qp: QueuePair, mkeys: MkeyTable, row: number): number {

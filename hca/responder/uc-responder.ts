@@ -28,8 +28,8 @@ import {
   WC_SUCCESS,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
+import { psnAdd } from '../qp/psn.ts';
 import { FAULTED, NOT_LAST, PLACED } from './inbound.ts';
-import { psnAdd } from './psn.ts';
 import { hasValidLength, KINDS, rightsFor } from './request-rules.ts';
 import { NOT_ALLOWED, OPENED, Responder } from './responder.ts';
 

@@ -13,8 +13,8 @@ import {
   nextPowerOfTwo,
   type TimePs,
 } from '../../transport/index.ts';
+import { ScatterLists } from '../qp/scatter-list.ts';
 import type { Trailer } from '../trailer.ts';
-import { ScatterLists } from './scatter-list.ts';
 
 /** One receive: where the bytes of a message go, entry by entry. */
 export class ReceiveBuffer {

@@ -22,11 +22,11 @@ import {
   W_PSN,
   WR_RDMA_READ,
 } from '../../transport/index.ts';
-import { AETH_ACK, AETH_KIND } from './aeth.ts';
+import { AETH_ACK, AETH_KIND } from '../qp/aeth.ts';
+import type { Parts } from '../qp/parts.ts';
+import { psnDistance } from '../qp/psn.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import { LANDED, Landing } from './landing.ts';
-import type { Parts } from './parts.ts';
-import { psnDistance } from './psn.ts';
-import type { QueuePair } from './queue-pair.ts';
 import { smallBurst } from './small-burst.ts';
 import { WORK_ATOMIC } from './work-kinds.ts';
 

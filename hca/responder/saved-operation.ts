@@ -6,12 +6,12 @@
  * `max_dest_rd_atomic` of them.
  */
 import type { TimePs } from '../../transport/index.ts';
+import type { AtomicWaiter } from '../dma/atomic-tags.ts';
+import type { BurstWaiter } from '../dma/gather-tags.ts';
 import type { Region } from '../memory/region.ts';
 import type { Binding } from '../memory/window.ts';
-import type { AtomicWaiter } from './atomic-tags.ts';
-import type { BurstWaiter } from './gather-tags.ts';
-import type { Parts } from './parts.ts';
-import type { QueuePair } from './queue-pair.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 
 /** Where an operation works: what a key led to, and the range there and as the packet named it. */
 export interface OperationRange {

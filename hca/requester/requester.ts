@@ -23,13 +23,13 @@ import {
   WC_SUCCESS,
 } from '../../transport/index.ts';
 import { C } from '../counters.ts';
+import type { Gather } from '../dma/gather.ts';
+import { Drain } from '../qp/drain.ts';
+import type { Parts } from '../qp/parts.ts';
+import { psnAdd, psnDistance } from '../qp/psn.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import { TIMER_ACK } from '../timers.ts';
-import { Drain } from './drain.ts';
-import type { Gather } from './gather.ts';
 import { doLocalWork } from './local-work.ts';
-import type { Parts } from './parts.ts';
-import { psnAdd, psnDistance } from './psn.ts';
-import type { QueuePair } from './queue-pair.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { RequestPackets } from './request-packet.ts';
 

@@ -20,11 +20,11 @@ import {
   W_ORIGINAL_LOW,
   W_PSN,
 } from '../../transport/index.ts';
+import type { Parts } from '../qp/parts.ts';
+import { psnAdd, psnDistance } from '../qp/psn.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import { Answer, endsAfter, NO_FRAME, packetsOf } from './answer.ts';
 import { AnswerReader } from './answer-reader.ts';
-import type { Parts } from './parts.ts';
-import { psnAdd, psnDistance } from './psn.ts';
-import type { QueuePair } from './queue-pair.ts';
 import { type OperationRange, SavedOperation } from './saved-operation.ts';
 
 /** Whose answers they are: the responder. */

@@ -22,10 +22,10 @@ import {
   WC_SUCCESS,
   WR_ATOMIC_WRITE,
 } from '../../transport/index.ts';
+import { MAX_MESSAGE_BYTES } from '../qp/parts.ts';
+import { psnAdd } from '../qp/psn.ts';
+import { ScatterLists } from '../qp/scatter-list.ts';
 import type { Trailer } from '../trailer.ts';
-import { MAX_MESSAGE_BYTES } from './parts.ts';
-import { psnAdd } from './psn.ts';
-import { ScatterLists } from './scatter-list.ts';
 import { smallBurst } from './small-burst.ts';
 import {
   isOperationOf,

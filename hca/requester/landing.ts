@@ -6,11 +6,11 @@
  * missing (`completer.ts`).
  */
 import type { TimePs } from '../../transport/index.ts';
+import { Pieces } from '../dma/pieces.ts';
 import type { Region } from '../memory/region.ts';
 import { LOCAL_WRITE } from '../memory/translator.ts';
-import type { Parts } from './parts.ts';
-import { Pieces } from './pieces.ts';
-import type { QueuePair } from './queue-pair.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 
 /** Answers of `place`. */
 export const LANDED = 0;

@@ -5,8 +5,8 @@
  * own the receives of our own side (`acknowledger.ts`).
  */
 import { FRAME_WORDS, type FramePool, W_AETH } from '../../transport/index.ts';
-import { AETH_ACK_NO_CREDITS, AETH_KIND, creditCounts } from './aeth.ts';
-import { psnAdd, psnDistance } from './psn.ts';
+import { AETH_ACK_NO_CREDITS, AETH_KIND, creditCounts } from '../qp/aeth.ts';
+import { psnAdd, psnDistance } from '../qp/psn.ts';
 import type { SendQueue } from './send-queue.ts';
 import { WORK_RECEIVE } from './work-kinds.ts';
 

@@ -30,11 +30,11 @@ import {
 import { C } from '../counters.ts';
 import type { FaultWaiter } from '../fault-engine.ts';
 import { REMOTE_WRITE } from '../memory/translator.ts';
+import { MAX_MESSAGE_BYTES, type Parts } from '../qp/parts.ts';
+import { psnAdd } from '../qp/psn.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import type { AnswerQueue } from './answer-queue.ts';
 import { Inbound } from './inbound.ts';
-import { MAX_MESSAGE_BYTES, type Parts } from './parts.ts';
-import { psnAdd } from './psn.ts';
-import type { QueuePair } from './queue-pair.ts';
 
 /** Answers of `openWrite`. */
 export const OPENED = 0;

@@ -8,7 +8,7 @@
 import { MAX_SGE, type TimePs } from '../../transport/index.ts';
 import type { Region } from '../memory/region.ts';
 import { XLT_HIT } from '../memory/translator.ts';
-import type { Parts } from './parts.ts';
+import type { Parts } from '../qp/parts.ts';
 
 /** The most bytes of one piece: they touch two pages at most. */
 export const PIECE_BYTES = 4096;

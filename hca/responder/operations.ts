@@ -31,10 +31,10 @@ import {
 import { C } from '../counters.ts';
 import type { Region } from '../memory/region.ts';
 import { XLT_HIT } from '../memory/translator.ts';
+import { MAX_MESSAGE_BYTES, type Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import { packetsOf } from './answer.ts';
 import type { AnswerQueue } from './answer-queue.ts';
-import { MAX_MESSAGE_BYTES, type Parts } from './parts.ts';
-import type { QueuePair } from './queue-pair.ts';
 import { ATOMIC_BYTES, flushLevel, isValidFlush, rightsFor } from './request-rules.ts';
 import type { OperationRange, SavedOperation } from './saved-operation.ts';
 

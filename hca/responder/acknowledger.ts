@@ -4,11 +4,11 @@
  * Does not own when one is due (`rc-responder.ts`), nor answers that take time (`answer-queue.ts`).
  */
 import { FRAME_WORDS, RC_ACKNOWLEDGE, type TimePs, W_AETH, W_PSN } from '../../transport/index.ts';
-import { AETH_ACK_NO_CREDITS, creditCode } from './aeth.ts';
+import { AETH_ACK_NO_CREDITS, creditCode } from '../qp/aeth.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import type { AnswerQueue } from './answer-queue.ts';
 import type { Inbound } from './inbound.ts';
-import type { Parts } from './parts.ts';
-import type { QueuePair } from './queue-pair.ts';
 
 export class Acknowledger {
   /** Whether the last ACK granted the peer no receive. */

@@ -1,6 +1,6 @@
 /** Atomic operations on their way to memory and back: which responder asked for each. */
 import { assert, type TimePs } from '../../transport/index.ts';
-import type { BusPort } from '../bus-port.ts';
+import type { BusPort } from './bus-port.ts';
 
 /** What asked for an atomic operation. */
 export interface AtomicWaiter {

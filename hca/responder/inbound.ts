@@ -8,12 +8,12 @@
  * (`rc-responder.ts`, `uc-responder.ts`, `ud-responder.ts`).
  */
 import { type TimePs, WC_RECV, WC_WR_FLUSH_ERR } from '../../transport/index.ts';
+import { PIECE_BYTES, Pieces } from '../dma/pieces.ts';
 import type { Region } from '../memory/region.ts';
 import { LOCAL_WRITE, XLT_HIT } from '../memory/translator.ts';
 import type { Binding } from '../memory/window.ts';
-import type { Parts } from './parts.ts';
-import { PIECE_BYTES, Pieces } from './pieces.ts';
-import type { QueuePair } from './queue-pair.ts';
+import type { Parts } from '../qp/parts.ts';
+import type { QueuePair } from '../qp/queue-pair.ts';
 import { MALFORMED, ReceiveBuffer } from './receive-queue.ts';
 
 /** Answers of `place`. */

@@ -5,7 +5,7 @@ import {
   RC_READ_RESPONSE_MIDDLE,
   RC_READ_RESPONSE_ONLY,
 } from '../../transport/index.ts';
-import { psnAdd, psnDistance } from './psn.ts';
+import { psnAdd, psnDistance } from '../qp/psn.ts';
 import type { SavedOperation } from './saved-operation.ts';
 
 export const NO_FRAME = -1;

@@ -14,7 +14,7 @@ import {
   nextPowerOfTwo,
   type TimePs,
 } from '../../transport/index.ts';
-import type { BusPort } from '../bus-port.ts';
+import type { BusPort } from './bus-port.ts';
 import type { BurstWaiter, GatherTags } from './gather-tags.ts';
 
 /** Where pieces are put together. */
