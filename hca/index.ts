@@ -12,6 +12,9 @@ export {
   AETH_NAK,
   AETH_RNR_NAK,
   creditCounts,
+  NAK_INVALID_REQUEST,
+  NAK_REMOTE_ACCESS,
+  NAK_REMOTE_OPERATION,
   NAK_SEQUENCE,
   rnrTimerPs,
 } from './qp/aeth.ts';

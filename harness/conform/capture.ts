@@ -26,8 +26,8 @@ import {
   rxeIcrcRules,
   W_BTH_FLAGS,
 } from '../../transport/index.ts';
+import { Packet } from '../capture/packet.ts';
 import { gidOfAddress } from './gid.ts';
-import { Packet } from './packet.ts';
 
 export interface CapturedPacket {
   /** Place among the packets of the capture, from 0. */

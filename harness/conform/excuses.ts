@@ -2,6 +2,15 @@
  * The conditions of the rules: when a difference between ours and a captured host is one that a rule of
  * the rxe profile excuses.
  */
+
+import {
+  NAK_INVALID_REQUEST,
+  NAK_REMOTE_ACCESS,
+  NAK_REMOTE_OPERATION,
+  NAK_SEQUENCE,
+  psnAdd,
+  psnDistance,
+} from '../../hca/index.ts';
 import {
   OP_FIRST,
   OP_KNOWN,
@@ -23,19 +32,9 @@ import {
   WC_LOC_QP_OP_ERR,
   WC_WR_FLUSH_ERR,
 } from '../../transport/index.ts';
+import { differenceOf, type FieldDifference, type Packet } from '../capture/packet.ts';
 import type { CapturedPacket } from './capture.ts';
 import type { Arrival, Flow } from './flow.ts';
-import {
-  differenceOf,
-  type FieldDifference,
-  NAK_INVALID_REQUEST,
-  NAK_REMOTE_ACCESS,
-  NAK_REMOTE_OPERATION,
-  NAK_SEQUENCE,
-  type Packet,
-  psnAfter,
-  psnDistance,
-} from './packet.ts';
 import type { OurCompletion, Program } from './program.ts';
 import { type Rule, rules } from './rxe-profile.ts';
 
@@ -177,7 +176,7 @@ export function excuseStatus(
 
 /** The last PSN that an answer acknowledges. */
 function ackedBy(answer: Packet): number {
-  return answer.isNak || answer.isRnrNak ? psnAfter(answer.psn, -1) : answer.psn;
+  return answer.isNak || answer.isRnrNak ? psnAdd(answer.psn, -1) : answer.psn;
 }
 
 function isNak(packet: Packet, code: number): boolean {

@@ -4,6 +4,8 @@
  * Also what can be said of it before anything is replayed: which requests the captured host turned
  * away for want of a receive, and at which packets messages began and ended.
  */
+
+import { psnAdd, psnDistance } from '../../hca/index.ts';
 import {
   OP_ATOMIC,
   OP_FIRST,
@@ -20,8 +22,8 @@ import {
   SERVICE_UC,
   SERVICE_UD,
 } from '../../transport/index.ts';
+import type { Packet } from '../capture/packet.ts';
 import type { CapturedPacket } from './capture.ts';
-import { type Packet, psnAfter, psnDistance } from './packet.ts';
 import type { QueuePairSetup } from './setup.ts';
 
 const serviceOf: Readonly<Record<number, number>> = {
@@ -113,7 +115,7 @@ function readsBeyond(
   const ends = new Map<number, number>();
   arrivals.forEach(({ packet, index }, place) => {
     if (packet.isResponse || (packet.flags & (OP_READ | OP_ATOMIC)) === 0) return;
-    const last = psnAfter(packet.psn, packet.span(mtu) - 1);
+    const last = psnAdd(packet.psn, packet.span(mtu) - 1);
     const end = answers.find((answer) => answer.index > index && answer.packet.psn === last);
     let open = 0;
     for (const [psn, at] of ends) if (psn !== packet.psn && at > index) open++;
@@ -177,7 +179,7 @@ function receiveUse(
       messages.push(concatenate(pieces));
       pieces = [];
     }
-    expected = psnAfter(packet.psn, packet.span(mtu));
+    expected = psnAdd(packet.psn, packet.span(mtu));
   });
   return { starts, ends, messages, refusals, duplicates, beyondGap, takes };
 }
@@ -215,7 +217,7 @@ class UnreliableResponder {
     }
     this.isLost = false;
     this.isDropping = false;
-    this.expected = psnAfter(psn, 1);
+    this.expected = psnAdd(psn, 1);
     this.openKind = packet.isLast ? 0 : flags & (OP_SEND | OP_WRITE);
     return true;
   }

@@ -5,10 +5,12 @@
  * acknowledged: so an answer that acknowledges a PSN which is sent again behind it in the capture
  * reached the requester only after that.
  */
+
+import { psnAdd, psnDistance } from '../../hca/index.ts';
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ } from '../../transport/index.ts';
+import type { Packet } from '../capture/packet.ts';
 import type { CapturedPacket } from './capture.ts';
 import type { Arrival } from './flow.ts';
-import { type Packet, psnAfter, psnDistance } from './packet.ts';
 
 /** Requests that only an answer of their own acknowledges. */
 const ANSWERED = OP_READ | OP_ATOMIC | OP_ATOMIC_WRITE | OP_FLUSH;
@@ -66,7 +68,7 @@ class Follower {
     if (psnDistance(psn, this.next) >= 0) {
       const span = packet.span(mtu);
       if ((packet.flags & ANSWERED) !== 0) this.answered.push([psn, span]);
-      this.next = psnAfter(psn, span);
+      this.next = psnAdd(psn, span);
       return [];
     }
     if (psnDistance(this.unacked, psn) <= 0) return [];
@@ -87,15 +89,15 @@ class Follower {
     const own = (packet.flags & ANSWERED) !== 0 ? this.rangeOf(psn) : undefined;
     if (own !== undefined) {
       this.advance(own[0]);
-      if (this.unacked === psn) this.unacked = psnAfter(psn, 1);
-    } else this.advance(packet.isNak ? psn : psnAfter(psn, 1));
+      if (this.unacked === psn) this.unacked = psnAdd(psn, 1);
+    } else this.advance(packet.isNak ? psn : psnAdd(psn, 1));
   }
 
   /** Everything before `psn` has arrived, up to the first request whose own answer is missing. */
   private advance(psn: number): void {
     while (psnDistance(psn, this.unacked) > 0) {
       if (this.rangeOf(this.unacked) !== undefined) return;
-      this.unacked = psnAfter(this.unacked, 1);
+      this.unacked = psnAdd(this.unacked, 1);
     }
   }
 

@@ -12,6 +12,8 @@
  * captured one did without it, and is given when ours has nothing more to do, or when the captured one
  * went back or stopped there.
  */
+
+import { psnAdd } from '../../hca/index.ts';
 import { VerbsError } from '../../kernel/index.ts';
 import {
   Failure,
@@ -21,10 +23,10 @@ import {
   type TimePs,
   WC_RETRY_EXC_ERR,
 } from '../../transport/index.ts';
+import type { Packet } from '../capture/packet.ts';
 import { isDropped, type Situation } from './excuses.ts';
 import { Difference, type Findings } from './findings.ts';
 import type { Arrival, Flow } from './flow.ts';
-import { type Packet, psnAfter } from './packet.ts';
 import { type OurCompletion, Program } from './program.ts';
 import { asCaptured, asOurs } from './rewrite.ts';
 import { rules } from './rxe-profile.ts';
@@ -273,7 +275,7 @@ export class Player {
     const last = this.situation.lastRequest;
     if (next === undefined) return false;
     if (last === undefined) return true;
-    return next.packet.psn === psnAfter(last.psn, last.span(this.situation.mtu));
+    return next.packet.psn === psnAdd(last.psn, last.span(this.situation.mtu));
   }
 
   /** Whether this answer reached the captured host only behind requests that ours has not sent yet. */

@@ -11,7 +11,7 @@ import {
   W_RKEY,
   W_SOURCE_QPN,
 } from '../../transport/index.ts';
-import type { Packet } from './packet.ts';
+import type { Packet } from '../capture/packet.ts';
 import type { Program } from './program.ts';
 import type { QueuePairSetup } from './setup.ts';
 

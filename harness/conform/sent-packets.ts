@@ -1,8 +1,9 @@
 /** What our adapter sends, compared packet by packet with what the captured host sent. */
+
+import { differenceOf, type FieldDifference, type Packet } from '../capture/packet.ts';
 import type { CapturedPacket } from './capture.ts';
 import { excuseAnswer, excuseRequest, type Situation, type Verdict } from './excuses.ts';
 import { Difference, type Findings } from './findings.ts';
-import { differenceOf, type FieldDifference, type Packet } from './packet.ts';
 
 export class SentPackets {
   /** Requests and answers of the captured host that had their turn. */

@@ -26,7 +26,7 @@ import {
   US,
   W_LIDS,
 } from '../../transport/index.ts';
-import { Packet } from './packet.ts';
+import { Packet } from '../capture/packet.ts';
 
 /** LIDs of our adapter and of the captured peer. */
 const OUR_LID = 1;

@@ -5,10 +5,12 @@
  * The text lists commands in the order in which they ran, but not at which packet. A request comes
  * before its first packet, and what follows a completion comes after the packet that completed it.
  */
+
+import { psnAdd, psnDistance } from '../../hca/index.ts';
 import { OP_LAST, QPT_RC } from '../../transport/index.ts';
+import { packetsOf } from '../capture/packet.ts';
 import type { CapturedPacket } from './capture.ts';
 import type { Flow } from './flow.ts';
-import { packetsOf, psnAfter, psnDistance } from './packet.ts';
 import { type CommandText, Words } from './rcpeer-text.ts';
 import { connectionSetup } from './text-setup.ts';
 
@@ -110,13 +112,13 @@ class Track {
       const bytes = READS_LIKE[op] === true ? 0 : said.number('len');
       const start = this.nextPsn;
       const count = packetsOf(bytes, this.mtu);
-      this.nextPsn = psnAfter(start, count);
+      this.nextPsn = psnAdd(start, count);
       // Its first packet may have been lost in front of the capture.
       const first = this.flow.requests.find(({ packet, index }) => {
         const offset = psnDistance(packet.psn, start);
         return index >= this.searchFrom && offset >= 0 && offset < count;
       })?.index;
-      work.push({ id, psns: [start, psnAfter(start, count - 1)], first });
+      work.push({ id, psns: [start, psnAdd(start, count - 1)], first });
     }
     this.posted.push(...work);
     return work;

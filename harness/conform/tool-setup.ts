@@ -3,6 +3,7 @@
  * the rest from what the captured hosts took and answered.
  */
 
+import { NAK_REMOTE_ACCESS } from '../../hca/index.ts';
 import { PAGE_BYTES } from '../../kernel/index.ts';
 import {
   ACCESS_FLUSH_GLOBAL,
@@ -23,7 +24,6 @@ import {
 } from '../../transport/index.ts';
 import type { Capture, CapturedPacket } from './capture.ts';
 import { cmExchanges, cmServices } from './cm-exchange.ts';
-import { NAK_REMOTE_ACCESS } from './packet.ts';
 import type { ConnectionSetup, QueuePairSetup, RegionSetup } from './setup.ts';
 import { type Introduction, tcpExchanges } from './tcp-exchange.ts';
 

@@ -5,6 +5,8 @@
  * itself had put there. A message that was taken found a receive, and what it brought is what the
  * receive then holds.
  */
+
+import { psnDistance } from '../../hca/index.ts';
 import {
   HDR_ATOMICACKETH,
   HDR_ATOMICETH,
@@ -19,7 +21,6 @@ import {
 import type { CapturedPacket } from './capture.ts';
 import { Difference } from './findings.ts';
 import type { Arrival, Flow } from './flow.ts';
-import { psnDistance } from './packet.ts';
 import type { OurCompletion, Program } from './program.ts';
 
 export class Tool {

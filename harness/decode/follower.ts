@@ -34,7 +34,7 @@ import {
   SERVICE_RC,
   SERVICE_UD,
 } from '../../transport/index.ts';
-import type { Packet } from '../conform/packet.ts';
+import type { Packet } from '../capture/packet.ts';
 import type { Asked, Flow } from './flow.ts';
 import type { Sighting } from './frame-reader.ts';
 import { describeMad } from './mad.ts';

@@ -27,7 +27,7 @@ import {
   readErf,
   rxeIcrcRules,
 } from '../../transport/index.ts';
-import { Packet } from '../conform/packet.ts';
+import { Packet } from '../capture/packet.ts';
 import { describeOther } from './other-protocols.ts';
 
 /** A packet of a capture and where it went. */

@@ -30,7 +30,7 @@ import {
   W_SWAP_HIGH,
   W_SWAP_LOW,
 } from '../../transport/index.ts';
-import type { Packet } from '../conform/packet.ts';
+import type { Packet } from '../capture/packet.ts';
 import type { Reading, Sighting } from './frame-reader.ts';
 import { opTitle, syndromeText } from './names.ts';
 

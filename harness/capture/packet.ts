@@ -4,6 +4,8 @@
  * Owns reading it out of the pool and putting it back, and how two packets differ. What the fields
  * mean for a queue pair is not known here.
  */
+
+import { AETH_ACK, AETH_KIND, AETH_NAK, AETH_RNR_NAK } from '../../hca/index.ts';
 import {
   BTH_ACK_REQUEST,
   BTH_SOLICITED,
@@ -49,28 +51,6 @@ import {
   W_SWAP_HIGH,
   W_SWAP_LOW,
 } from '../../transport/index.ts';
-
-/** PSNs and MSNs are counted modulo 2^24. */
-const PSN_MASK = 0xffffff;
-/** Syndromes of an AETH: the type in the high bits, a value below. */
-const AETH_TYPE = 0xe0;
-const AETH_ACK = 0x00;
-const AETH_RNR = 0x20;
-const AETH_NAK = 0x60;
-/** Codes of a NAK. */
-export const NAK_SEQUENCE = 0;
-export const NAK_INVALID_REQUEST = 1;
-export const NAK_REMOTE_ACCESS = 2;
-export const NAK_REMOTE_OPERATION = 3;
-
-/** `a - b` as PSNs: how far a is ahead of b, negative where it is behind. */
-export function psnDistance(a: number, b: number): number {
-  return ((a - b) << 8) >> 8;
-}
-
-export function psnAfter(psn: number, packets: number): number {
-  return (psn + packets) & PSN_MASK;
-}
 
 /** Packets that a message of `bytes` takes. */
 export function packetsOf(bytes: number, mtu: number): number {
@@ -188,15 +168,15 @@ export class Packet {
   }
 
   get msn(): number {
-    return this.words[W_AETH] & PSN_MASK;
+    return this.words[W_AETH] & 0xffffff;
   }
 
   get isAck(): boolean {
-    return this.opcode === RC_ACKNOWLEDGE && (this.syndrome & AETH_TYPE) === AETH_ACK;
+    return this.opcode === RC_ACKNOWLEDGE && (this.syndrome & AETH_KIND) === AETH_ACK;
   }
 
   get isNak(): boolean {
-    return this.opcode === RC_ACKNOWLEDGE && (this.syndrome & AETH_TYPE) === AETH_NAK;
+    return this.opcode === RC_ACKNOWLEDGE && (this.syndrome & AETH_KIND) === AETH_NAK;
   }
 
   /** Code of a NAK, timer of an RNR NAK, credits of an ACK. */
@@ -205,7 +185,7 @@ export class Packet {
   }
 
   get isRnrNak(): boolean {
-    return this.opcode === RC_ACKNOWLEDGE && (this.syndrome & AETH_TYPE) === AETH_RNR;
+    return this.opcode === RC_ACKNOWLEDGE && (this.syndrome & AETH_KIND) === AETH_RNR_NAK;
   }
 
   /** PSNs that a request takes: a READ takes those of its response. */
@@ -227,8 +207,8 @@ export class Packet {
 
   private describeAeth(): string {
     const value = this.syndromeValue;
-    const type = this.syndrome & AETH_TYPE;
-    const name = type === AETH_RNR ? 'RNR NAK' : type === AETH_NAK ? 'NAK' : 'ACK';
+    const type = this.syndrome & AETH_KIND;
+    const name = type === AETH_RNR_NAK ? 'RNR NAK' : type === AETH_NAK ? 'NAK' : 'ACK';
     return `${name}(${value}) MSN ${this.msn}`;
   }
 }
