@@ -29,11 +29,13 @@ export async function decode(path: string, options: DecodeOptions): Promise<numb
   const summary = new Summary();
   const { json = false } = options;
   let isClean = true;
+  let isEmpty = true;
   let failure: unknown;
   if (json) await writeOut(`{ "file": ${JSON.stringify(path)}, "frames": [`);
   try {
     for (const decoded of decodedFrames(bytes, path, survey)) {
       summary.note(decoded.reading);
+      isEmpty = false;
       isClean &&= !isBad(decoded.reading);
       const comma = decoded.number === 1 ? '' : ',';
       const text = json
@@ -45,6 +47,7 @@ export async function decode(path: string, options: DecodeOptions): Promise<numb
     if (!(error instanceof Failure)) throw error;
     failure = error;
   }
+  if (failure !== undefined && isEmpty && !json) throw failure;
   await writeOut(
     json
       ? `\n], "summary": ${JSON.stringify(summary.toObject(survey.flows))} }\n`
