@@ -14,6 +14,8 @@ export interface HostConfig {
   readonly busRateGbps: number;
   /** RAM. */
   readonly memoryBytes: number;
+  /** NUMA nodes that it is divided into, evenly; 1 when not given. */
+  readonly memoryNodes?: number;
   /** Swap space; 0 for none. */
   readonly swapBytes: number;
   readonly cpus: number;

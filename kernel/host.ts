@@ -47,9 +47,9 @@ import { Regions } from './driver/regions.ts';
 import { Verbs } from './driver/verbs.ts';
 import { VerbsError } from './errno.ts';
 import { AddressSpace } from './mm/address-space.ts';
-import { PAGE_BYTES } from './mm/frames.ts';
 import { checkMemory } from './mm/leak-check.ts';
-import { createMmParts } from './mm/parts.ts';
+import { Memory } from './mm/memory.ts';
+import { PAGE_BYTES } from './mm/physical/frames.ts';
 import type { HostReport } from './report.ts';
 import { VirtualScheduler } from './rx/virtual-scheduler.ts';
 import { Completion, type Sim } from './sched/completion.ts';
@@ -61,6 +61,9 @@ export type Result<T> = { readonly value: T } | { readonly error: VerbsError | F
 
 export class Host implements FrameHandler {
   readonly node: Node;
+  /** The memory of all its processes. */
+  readonly ram: Memory;
+  /** The first process. */
   readonly mm: AddressSpace;
   readonly verbs: Verbs;
   readonly scheduler: Scheduler;
@@ -82,15 +85,15 @@ export class Host implements FrameHandler {
     this.timers = new Timers(this.node);
     this.scheduler = new Scheduler(this.node, config.cpus, costs.contextSwitchPs);
 
-    const parts = createMmParts(config, this.node, pool.blocks, this.scheduler, this.timers);
-    this.mm = new AddressSpace(parts);
+    this.ram = new Memory(config, this.node, pool.blocks, this.scheduler, this.timers);
+    this.mm = new AddressSpace(this.ram.createMm(config.name, config));
 
     const bus = new AdapterBus(this.node, pool, this.port, this.timers, config.busRateGbps);
     const virtualTime = new VirtualScheduler(this.timers);
     this.events = new BusEvents(pool, virtualTime, config.interruptPs);
     const queuePairs = new Map<number, QueuePair>();
     this.log = new MessageLog(this.node, this.mm, queuePairs, config.verify);
-    this.memory = new HostMemory(bus, parts.frames, this.log, costs.dmaReadPs);
+    this.memory = new HostMemory(bus, this.ram.frames, this.ram.rmap, this.log, costs.dmaReadPs);
     const commands = new Commands(bus, this.events, costs.commandPs);
     const regions = new Regions(bus, commands, this.mm, config.memlockBytes);
     this.faults = new FaultService(bus, this.events, regions, this.mm, config.faultWorkers);
@@ -99,7 +102,7 @@ export class Host implements FrameHandler {
   }
 
   /** Starts a simulated thread at the current time. */
-  spawn(name: string, body: Sim<void>): Thread {
+  spawn(name: string, body: Sim<unknown>): Thread {
     return this.scheduler.spawn(name, body);
   }
 
@@ -146,12 +149,12 @@ export class Host implements FrameHandler {
   /** What happened so far, as plain data. */
   report(): HostReport {
     const { mm, verbs } = this;
-    const { counters, notifiers, swap } = mm.parts;
+    const { counters, swap } = this.ram;
     return {
       name: this.node.name,
       mm: { ...counters },
       dma: { ...this.memory.counters },
-      notifierInvalidations: notifiers.invalidations,
+      notifierInvalidations: mm.notifiers.intervals.invalidations,
       faultsFailed: this.faults.failed,
       faultsRaced: this.faults.raced,
       asyncEvents: verbs.asyncEvents.map(({ event, number }) => ({ event, number })),
@@ -185,15 +188,15 @@ export class Host implements FrameHandler {
 
   /** Asserts that every page frame is free, or mapped or pinned as often as its counts say. */
   checkLeaks(): void {
-    checkMemory(this.mm);
+    checkMemory(this.ram);
     let pinned = 0;
     for (const region of this.verbs.memoryRegions) pinned += region.pinned?.pageCount ?? 0;
-    assert(pinned === this.mm.pinnedPages, 'pinned pages are miscounted', this.node);
+    assert(pinned === this.mm.state.pinnedPages, 'pinned pages are miscounted', this.node);
   }
 
   /** Lets go of the bytes of all memory, so that a pool shared with others can be checked empty. */
   dispose(): void {
-    const { frames, swap } = this.mm.parts;
+    const { frames, swap } = this.ram;
     for (let frame = 0; frame < frames.count; frame++) frames.content.setZero(frame);
     for (let slot = 0; slot < swap.slotCount; slot++) swap.content.setZero(slot);
   }

@@ -24,8 +24,8 @@ export {
 export { type Errno, VerbsError } from './errno.ts';
 export { Host, type Result } from './host.ts';
 export { type AddressSpace, MAP_POPULATE } from './mm/address-space.ts';
-export { PAGE_BYTES } from './mm/frames.ts';
-export { PROT_EXEC, PROT_READ, PROT_WRITE, type Vma } from './mm/vma.ts';
+export { PAGE_BYTES } from './mm/physical/frames.ts';
+export { PROT_EXEC, PROT_READ, PROT_WRITE, type Vma } from './mm/virtual/vma.ts';
 export type { HostReport, RegionReport } from './report.ts';
 export { Completion, type Sim, wait } from './sched/completion.ts';
 export { Mutex } from './sched/mutex.ts';

@@ -4,7 +4,7 @@
 import type { DmaCounters } from './driver/host-memory.ts';
 import type { AtomicEntry, MessageEntry } from './driver/message-log.ts';
 import type { QueuePairCounters } from './driver/queue-pair.ts';
-import type { MmCounters } from './mm/parts.ts';
+import type { MmCounters } from './mm/counters.ts';
 import type { RegionCounters } from './umem/counters.ts';
 
 /** One memory region, registered or not any more. */

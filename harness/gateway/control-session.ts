@@ -212,7 +212,7 @@ export class ControlSession {
         return {};
       }
       case 'reclaim':
-        yield* host.mm.reclaim.shrink(command.pages);
+        yield* host.ram.reclaim.shrink(command.pages);
         return {};
       case 'suspend':
         yield* host.verbs.suspendPd(resources.pd);

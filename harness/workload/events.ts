@@ -79,7 +79,7 @@ export class Events {
     yield* sleepUntil(host, this.startPs + event.atPs);
     switch (event.kind) {
       case 'reclaim':
-        yield* host.mm.reclaim.shrink(Math.ceil(event.sizeBytes / PAGE_BYTES));
+        yield* host.ram.reclaim.shrink(Math.ceil(event.sizeBytes / PAGE_BYTES));
         return;
       case 'suspend':
         yield* host.verbs.suspendPd(endpoint.pd);

@@ -18,7 +18,7 @@ import {
   RECORD_FAULT,
 } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
-import { PAGE_BYTES } from '../mm/frames.ts';
+import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
 import { threadStream } from '../rx/thread-stream.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
@@ -52,7 +52,7 @@ export class FaultService {
     private readonly mm: AddressSpace,
     workers: number,
   ) {
-    const { scheduler } = mm.parts;
+    const { scheduler } = mm.memory;
     const served$ = events.pageFaults$.pipe(
       mergeMap((event) => threadStream(scheduler, 'page fault', () => this.serve(event)), workers),
     );
@@ -65,7 +65,7 @@ export class FaultService {
     this.active.push(fault);
     for (const other of earlier) yield other.served;
 
-    yield this.mm.parts.costs.faultPs;
+    yield this.mm.memory.costs.faultPs;
     const region = this.regions.find(event.mkey);
     const status = region === undefined ? RESUME_ERROR : yield* this.bringIn(region, event);
     if (status === RESUME_ERROR) this.failed++;

@@ -25,7 +25,8 @@ import {
   PAYLOAD_BYTES,
   type TimePs,
 } from '../../transport/index.ts';
-import type { Frames } from '../mm/frames.ts';
+import type { Frames } from '../mm/physical/frames.ts';
+import type { ReverseMap } from '../mm/virtual/reverse-map.ts';
 import type { AdapterBus } from './adapter-bus.ts';
 import type { MessageLog } from './message-log.ts';
 
@@ -57,6 +58,7 @@ export class HostMemory {
   constructor(
     private readonly bus: AdapterBus,
     private readonly frames: Frames,
+    private readonly rmap: ReverseMap,
     private readonly log: MessageLog,
     private readonly dmaReadPs: TimePs,
   ) {
@@ -155,7 +157,7 @@ export class HostMemory {
       memory[low] = dataLow;
       memory[low + 1] = dataHigh;
     }
-    const address = frames.virtualPages[page] * BLOCK_BYTES + offset;
+    const address = this.rmap.pageOf(page) * BLOCK_BYTES + offset;
     const operands = [dataHigh, dataLow, compareHigh, compareLow];
     this.log.addAtomic(address, operation, [...operands, oldHigh, oldLow]);
 

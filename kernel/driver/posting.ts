@@ -4,7 +4,7 @@
  */
 import { SEND_INLINE, type TimePs } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
-import { PAGE_BYTES } from '../mm/frames.ts';
+import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Sim } from '../sched/completion.ts';
 import type { Doorbells } from './doorbells.ts';
 import { MESSAGE_MASK, type MessageLog } from './message-log.ts';

@@ -8,7 +8,7 @@ import {
   FRAME_WORDS,
   PAYLOAD_BYTES,
 } from '../../transport/index.ts';
-import { PAGE_BYTES } from '../mm/frames.ts';
+import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { type Sim, wait } from '../sched/completion.ts';
 import type { DeviceTable } from '../umem/device-table.ts';
 import type { AdapterBus } from './adapter-bus.ts';

@@ -12,7 +12,7 @@ import {
 } from '../../transport/index.ts';
 import { VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
-import { PAGE_BYTES } from '../mm/frames.ts';
+import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Sim } from '../sched/completion.ts';
 import { MAP_EAGAIN, OdpUmem } from '../umem/odp.ts';
 import { PinnedUmem } from '../umem/pinned.ts';
@@ -110,7 +110,7 @@ export class Regions {
     const first = Math.floor(start / PAGE_BYTES);
     const count = Math.ceil(end / PAGE_BYTES) - first;
     region.hold();
-    yield this.mm.parts.costs.systemCallPs;
+    yield this.mm.memory.costs.systemCallPs;
     const pages = yield* odp.prefetch(first - odp.firstPage, count, write);
     region.put();
     if (pages === MAP_EAGAIN) throw new VerbsError('EAGAIN', 'advise_mr', 'pages keep going away');
@@ -133,7 +133,7 @@ export class Regions {
 
   private *enterOnDemand(region: MemoryRegion, table: RegionTable): Sim<void> {
     const writable = (region.access & WRITING) !== 0;
-    yield this.mm.parts.costs.registerPs;
+    yield this.mm.memory.costs.registerPs;
     yield* this.createKey(region, table);
     const { address, length, counters } = region;
     region.odp = new OdpUmem(this.mm, address, length, writable, counters, table);

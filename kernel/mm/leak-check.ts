@@ -3,42 +3,74 @@
  * when no thread is in the middle of something.
  */
 import { assert } from '../../transport/index.ts';
-import type { AddressSpace } from './address-space.ts';
-import { FRAME_LOCKED, PAGE_BYTES } from './frames.ts';
-import { PTE_PRESENT, PTE_SWAP, pteNumber } from './page-table.ts';
+import type { Memory } from './memory.ts';
+import {
+  FRAME_HUGE,
+  FRAME_LOCKED,
+  FRAME_LRU,
+  FRAME_OFFLINE,
+  FRAME_PINNED,
+  PAGE_BYTES,
+} from './physical/frames.ts';
+import { LRU_UNEVICTABLE } from './physical/lru.ts';
+import { isMigrationPte, isSwapPte, PTE_PRESENT, pteNumber } from './virtual/page-table.ts';
 
-/** Asserts that counts, lists, page table and mappings agree. */
-export function checkMemory(mm: AddressSpace): void {
-  const { frames, lru, table, swap, node } = mm.parts;
+/** Asserts that counts, lists, page tables, mappings and reverse maps of all processes agree. */
+export function checkMemory(memory: Memory): void {
+  const { frames, lru, rmap, swap, files, node } = memory;
   const mappings = new Int32Array(frames.count);
-  let present = 0;
-  let swapped = 0;
-  for (const { start, end } of mm.mappings()) {
-    table.forEachUsed(start / PAGE_BYTES, end / PAGE_BYTES, (page, pte) => {
-      if (pte & PTE_SWAP) swapped++;
-      if ((pte & PTE_PRESENT) === 0) return;
-      present++;
-      mappings[pteNumber(pte)]++;
-      assert(frames.virtualPages[pteNumber(pte)] === page, 'a reverse map is wrong', node);
-    });
+  const slotUsers = new Int32Array(swap.slotCount);
+  for (const mm of memory.mms) {
+    if (mm === undefined) continue;
+    let present = 0;
+    for (const { start, end } of mm.vmas.list()) {
+      mm.table.forEachUsed(start / PAGE_BYTES, end / PAGE_BYTES, (page, pte) => {
+        if (isSwapPte(pte)) slotUsers[pteNumber(pte)]++;
+        assert(!isMigrationPte(pte), 'a migration entry is left behind', node);
+        if ((pte & PTE_PRESENT) === 0) return;
+        present++;
+        const frame = pteNumber(pte);
+        if (frames.headOf(frame) !== frame) return;
+        mappings[frame]++;
+        const known = rmap.list(frame).some((entry) => entry.mm === mm.id && entry.page === page);
+        assert(known, 'a reverse map is wrong', node);
+      });
+    }
+    // Pages outside every mapping would show up here.
+    assert(present === mm.table.presentPages, 'present pages are miscounted', node);
   }
-  // Pages outside every mapping would show up in one of these two.
-  assert(present === table.presentPages, 'present pages are miscounted', node);
-  assert(swapped === swap.usedSlots, 'a swap slot belongs to no page', node);
+  for (const file of files.all()) {
+    for (const [index, frame] of file.pages) {
+      const same = frames.files[frame] === file.id && frames.fileIndexes[frame] === index;
+      assert(same, 'the page cache names a frame that is not its own', node);
+    }
+    for (const slot of file.slots.values()) slotUsers[slot]++;
+  }
+  for (let slot = 0; slot < swap.slotCount; slot++) {
+    assert(slotUsers[slot] === swap.users(slot), 'users of a swap slot are miscounted', node);
+  }
 
   let free = 0;
-  let mapped = 0;
-  let pins = 0;
+  let listed = 0;
   for (let frame = 0; frame < frames.count; frame++) {
     const references = frames.references[frame];
+    const flags = frames.flags[frame];
+    if (references === 0) {
+      if ((flags & FRAME_OFFLINE) === 0) free++;
+      continue;
+    }
+    if (frames.headOf(frame) !== frame) continue;
     assert(frames.mapCounts[frame] === mappings[frame], `map count of frame ${frame}`, node);
-    assert((frames.flags[frame] & FRAME_LOCKED) === 0, `frame ${frame} is left locked`, node);
-    assert(references >= mappings[frame], `frame ${frame} is mapped but not held`, node);
-    if (references === 0) free++;
-    if (mappings[frame] > 0) mapped++;
-    pins += references - mappings[frame];
+    assert((flags & FRAME_LOCKED) === 0, `frame ${frame} is left locked`, node);
+    const extra = frames.extraReferences(frame);
+    assert(extra === frames.pinCounts[frame], `frame ${frame} is held by nobody known`, node);
+    if (flags & FRAME_LRU) listed++;
+    const owned = mappings[frame] > 0 || frames.files[frame] !== 0;
+    const onList = (flags & (FRAME_LRU | FRAME_PINNED | FRAME_HUGE)) !== 0;
+    assert(!owned || onList, `frame ${frame} is on no LRU list`, node);
   }
   assert(free === frames.freeCount, 'free frames are miscounted', node);
-  assert(mapped === lru.activeCount + lru.inactiveCount, 'a mapped frame is on no LRU list', node);
-  assert(pins === mm.pinnedPages, 'a page is held by nobody who is known', node);
+  let counted = 0;
+  for (let kind = 0; kind <= LRU_UNEVICTABLE; kind++) counted += lru.total(kind);
+  assert(listed === counted, 'the LRU lists are miscounted', node);
 }

@@ -31,7 +31,7 @@ export class Thread implements Waiter {
   constructor(
     private readonly scheduler: Scheduler,
     readonly name: string,
-    readonly body: Sim<void>,
+    readonly body: Sim<unknown>,
     readonly onBehalf: boolean,
   ) {
     this.done = new Completion<void>(`end of thread ${name}`);
@@ -84,7 +84,7 @@ export class Scheduler {
    * for it (a notifier callback, which Linux runs in its caller's context) goes to the head of the run
    * queue and costs no context switch.
    */
-  spawn(name: string, body: Sim<void>, onBehalf = false): Thread {
+  spawn(name: string, body: Sim<unknown>, onBehalf = false): Thread {
     const thread = new Thread(this, name, body, onBehalf);
     this.alive.add(thread);
     this.makeReady(thread, onBehalf);

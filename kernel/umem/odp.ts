@@ -12,9 +12,10 @@
 import type { Observable } from 'rxjs';
 import { MS, type TimePs } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
-import { PAGE_BYTES } from '../mm/frames.ts';
-import type { IntervalOps, IntervalSubscription, Invalidation } from '../mm/mmu-notifier.ts';
-import { NO_FRAME, PageRun } from '../mm/user-pages.ts';
+import { PageRun } from '../mm/fault/user-pages.ts';
+import type { IntervalOps, IntervalSubscription } from '../mm/notify/interval-notifier.ts';
+import type { Invalidation } from '../mm/notify/invalidation.ts';
+import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
 import { threadStream } from '../rx/thread-stream.ts';
 import type { Sim } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
@@ -46,6 +47,8 @@ export interface MapRequest {
 }
 
 export class OdpUmem implements IntervalOps {
+  /** For the ledger of external references. */
+  readonly name = 'on-demand region';
   readonly firstPage: number;
   readonly pageCount: number;
   private readonly entries: Int32Array;
@@ -64,7 +67,7 @@ export class OdpUmem implements IntervalOps {
     this.firstPage = Math.floor(address / PAGE_BYTES);
     this.pageCount = Math.ceil((address + length) / PAGE_BYTES) - this.firstPage;
     this.entries = new Int32Array(this.pageCount);
-    this.subscription = mm.parts.notifiers.subscribe(
+    this.subscription = mm.notifiers.intervals.subscribe(
       this.firstPage * PAGE_BYTES,
       (this.firstPage + this.pageCount) * PAGE_BYTES,
       this,
@@ -94,19 +97,20 @@ export class OdpUmem implements IntervalOps {
    * invalidations kept racing with it. What is sent to the adapter afterwards finds the entries.
    */
   *map(request: MapRequest): Sim<number> {
-    const { parts, pages } = this.mm;
-    const { costs, node, notifiers } = parts;
+    const { memory, pages } = this.mm;
+    const { costs, node } = memory;
+    const { intervals } = this.mm.notifiers;
     const run = new PageRun(request.count);
     const first = this.firstPage + request.first;
     const giveUpPs = node.now + RETRY_LIMIT_PS;
     for (;;) {
-      const sequence = yield* notifiers.readBegin(this.subscription);
+      const sequence = yield* intervals.readBegin(this.subscription);
       if (request.fault) {
         yield request.count * costs.faultPagePs;
         if (!(yield* pages.faultRange(first, request.write, run))) return MAP_EFAULT;
       } else if ((yield* pages.snapshot(first, run)) === 0) return 0;
       yield* this.mutex.lock();
-      if (!notifiers.readRetry(this.subscription, sequence)) break;
+      if (!intervals.readRetry(this.subscription, sequence)) break;
       this.mutex.unlock();
       if (node.now > giveUpPs) return MAP_EAGAIN;
     }
@@ -124,7 +128,7 @@ export class OdpUmem implements IntervalOps {
   /** Notifier callback: takes the range out of the adapter's table before the pages go away. */
   invalidate(range: Invalidation, sequence: number): Observable<never> {
     return threadStream(
-      this.mm.parts.scheduler,
+      this.mm.memory.scheduler,
       'invalidate',
       () => this.zap(range, sequence),
       true,
@@ -143,7 +147,7 @@ export class OdpUmem implements IntervalOps {
     } finally {
       this.mutex.unlock();
     }
-    yield* this.mm.parts.notifiers.unsubscribe(this.subscription);
+    yield* this.mm.notifiers.intervals.unsubscribe(this.subscription);
   }
 
   private *mapAll(
@@ -176,6 +180,8 @@ export class OdpUmem implements IntervalOps {
       const entry = (frame << ENTRY_SHIFT) | bits;
       if (entry === old) continue;
       if (old === 0) this.mapped++;
+      else this.mm.notifiers.references.drop(this, old >>> ENTRY_SHIFT);
+      this.mm.notifiers.references.insert(this, this.firstPage + page, frame);
       this.entries[page] = entry;
       this.table.set(page, entry);
       changed++;
@@ -184,7 +190,7 @@ export class OdpUmem implements IntervalOps {
   }
 
   private *zap(range: Invalidation, sequence: number): Sim<void> {
-    const { costs } = this.mm.parts;
+    const { costs } = this.mm.memory;
     const first = Math.max(0, range.start / PAGE_BYTES - this.firstPage);
     const end = Math.min(this.pageCount, range.end / PAGE_BYTES - this.firstPage);
     yield* this.mutex.lock();
@@ -210,7 +216,8 @@ export class OdpUmem implements IntervalOps {
   private forget(page: number): boolean {
     const entry = this.entries[page];
     if (entry === 0) return false;
-    if (entry & ENTRY_WRITE) this.mm.parts.frames.markDirty(entry >>> ENTRY_SHIFT);
+    if (entry & ENTRY_WRITE) this.mm.memory.frames.markDirty(entry >>> ENTRY_SHIFT);
+    this.mm.notifiers.references.drop(this, entry >>> ENTRY_SHIFT);
     this.entries[page] = 0;
     this.mapped--;
     return true;

@@ -7,7 +7,7 @@
  */
 import { VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
-import { PAGE_BYTES } from '../mm/frames.ts';
+import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Sim } from '../sched/completion.ts';
 import { type DeviceTable, ENTRY_READ, ENTRY_SHIFT, ENTRY_WRITE } from './device-table.ts';
 
@@ -36,18 +36,18 @@ export class PinnedUmem {
     writable: boolean,
     memlockBytes: number,
   ): Sim<PinnedUmem> {
-    const { costs } = mm.parts;
+    const { costs } = mm.memory;
     const first = Math.floor(address / PAGE_BYTES);
     const pageCount = Math.ceil((address + length) / PAGE_BYTES) - first;
     yield costs.registerPs;
-    if ((mm.pinnedPages + pageCount) * PAGE_BYTES > memlockBytes) {
+    if ((mm.state.pinnedPages + pageCount) * PAGE_BYTES > memlockBytes) {
       throw new VerbsError(
         'ENOMEM',
         'reg_mr',
-        `${pageCount} pages, with ${mm.pinnedPages} pinned, exceed RLIMIT_MEMLOCK (${memlockBytes} bytes)`,
+        `${pageCount} pages, with ${mm.state.pinnedPages} pinned, exceed RLIMIT_MEMLOCK (${memlockBytes} bytes)`,
       );
     }
-    mm.accountPinned(pageCount);
+    mm.state.accountPinned(pageCount);
     const frames = new Int32Array(pageCount);
     let pinned = 0;
     try {
@@ -67,7 +67,7 @@ export class PinnedUmem {
       }
     } catch (error) {
       mm.pages.unpin(frames, pinned, false);
-      mm.accountPinned(-pageCount);
+      mm.state.accountPinned(-pageCount);
       throw error;
     }
     return new PinnedUmem(mm, frames, writable);
@@ -91,9 +91,9 @@ export class PinnedUmem {
 
   /** Unpins; the adapter must not know the pages. */
   *unpin(): Sim<void> {
-    const { costs } = this.mm.parts;
+    const { costs } = this.mm.memory;
     yield costs.deregisterPs + this.frames.length * costs.deregisterPagePs;
     this.mm.pages.unpin(this.frames, this.frames.length, this.writable);
-    this.mm.accountPinned(-this.frames.length);
+    this.mm.state.accountPinned(-this.frames.length);
   }
 }

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import { MAP_POPULATE } from '../../kernel/mm/address-space.ts';
-import { patternByte } from '../../kernel/mm/pattern.ts';
+import { patternByte } from '../../kernel/mm/physical/pattern.ts';
 import { MessageHash, MS, US } from '../../transport/index.ts';
 import { BASE, makeBench, PAGE } from './bench.ts';
 
@@ -252,12 +252,12 @@ describe('reclaim', () => {
         expect(mm.hash(BASE, 200 * PAGE)).toBe(before);
         const pinned = [...(adapter.tables.get(mr.lkey) as Map<number, number>).entries()];
         for (const [p, entry] of pinned) {
-          expect(mm.parts.frames.virtualPages[entry >>> 2]).toBe(BASE / PAGE + p);
-          expect(mm.parts.frames.references[entry >>> 2]).toBe(2);
+          expect(mm.memory.rmap.pageOf(entry >>> 2)).toBe(BASE / PAGE + p);
+          expect(mm.memory.frames.references[entry >>> 2]).toBe(2);
         }
         // Whatever the adapter has of the on-demand region is present in the process.
         for (const [p, entry] of adapter.tables.get(odp.lkey) as Map<number, number>) {
-          expect(mm.parts.frames.virtualPages[entry >>> 2]).toBe(BASE / PAGE + p);
+          expect(mm.memory.rmap.pageOf(entry >>> 2)).toBe(BASE / PAGE + p);
         }
         yield* host.sleep(10 * MS);
       })(),

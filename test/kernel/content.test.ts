@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { ContentStore } from '../../kernel/mm/content.ts';
-import { patternByte } from '../../kernel/mm/pattern.ts';
+import { ContentStore } from '../../kernel/mm/physical/content.ts';
+import { patternByte } from '../../kernel/mm/physical/pattern.ts';
 import { BLOCK_BYTES, BlockPool, MessageHash, ZERO_BLOCK } from '../../transport/index.ts';
 
 const PAGES = 4;

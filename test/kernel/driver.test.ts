@@ -33,9 +33,9 @@ describe('pinned regions', () => {
         expect(mm.pinnedBytes).toBe(40 * PAGE);
         yield* mm.munmap(BASE, 40 * PAGE);
         expect(mm.residentBytes).toBe(0);
-        expect(mm.parts.frames.freeCount).toBe(256 - 40);
+        expect(mm.memory.frames.freeCount).toBe(256 - 40);
         yield* verbs.deregMr(mr);
-        expect(mm.parts.frames.freeCount).toBe(256);
+        expect(mm.memory.frames.freeCount).toBe(256);
         expect(mm.pinnedBytes).toBe(0);
       })(),
     );
@@ -89,7 +89,7 @@ describe('on-demand regions', () => {
         expect([...(table?.keys() ?? [])]).toEqual([0, 1, 3, 4]);
         yield* mm.munmap(BASE, 8 * PAGE);
         expect(table?.size).toBe(0);
-        expect(mm.parts.frames.freeCount).toBe(256);
+        expect(mm.memory.frames.freeCount).toBe(256);
 
         adapter.fault(mr.lkey, BASE, 1, ACCESS_READ);
         yield* host.sleep(100 * US);
@@ -217,7 +217,7 @@ describe('on-demand regions', () => {
   it('pay only the check when the adapter has nothing of the range', () => {
     const { host, run } = makeBench();
     const { mm, verbs } = host;
-    const { costs } = mm.parts;
+    const { costs } = mm.memory;
     run(
       (function* (): Sim<void> {
         yield* mm.mmap(BASE, 4 * PAGE, RW);

@@ -265,7 +265,7 @@ function differenceAt(memory: Uint8Array | undefined, model: Uint8Array): number
 function* takeAway(host: HostPair['b']): Sim<void> {
   for (let i = 0; i < 20; i++) {
     yield* host.sleep(40 * US);
-    yield* host.mm.reclaim.shrink(64);
+    yield* host.ram.reclaim.shrink(64);
   }
 }
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
-import { FRAME_DIRTY } from '../../kernel/mm/frames.ts';
+import { FRAME_DIRTY } from '../../kernel/mm/physical/frames.ts';
 import {
   ACCESS_LOCAL_WRITE,
   ACCESS_ON_DEMAND,
@@ -25,7 +25,7 @@ describe('on-demand paging under a storm', () => {
         const { mm, verbs } = host;
         const random = new RandomStream(seed, 'test', 'storm');
         adapter.doneDelayPs = random.below(3) * 20 * US;
-        const { frames } = mm.parts;
+        const { frames } = mm.memory;
         const freed = frames.onFree;
         frames.onFree = (frame) => {
           for (const table of adapter.tables.values()) {
@@ -91,7 +91,7 @@ describe('on-demand paging under a storm', () => {
             expect(mr.pagesMapped).toBe(table.size);
             for (const [page, entry] of table) {
               const frame = entry >>> 2;
-              expect(frames.virtualPages[frame]).toBe(BASE / PAGE + page);
+              expect(mm.memory.rmap.pageOf(frame)).toBe(BASE / PAGE + page);
               expect(frames.references[frame]).toBe(1);
             }
             const writable = [...table.values()].filter((entry) => (entry & 2) !== 0);

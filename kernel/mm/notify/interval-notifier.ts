@@ -16,15 +16,10 @@
  * sleeps until then. Subscriptions that come or go during an invalidation wait for its end.
  */
 import type { Observable } from 'rxjs';
-import { assert, type Node } from '../../transport/index.ts';
-import { untilComplete } from '../rx/thread-stream.ts';
-import { Completion, type Sim } from '../sched/completion.ts';
-
-/** What is being invalidated: bytes [start, end). */
-export interface Invalidation {
-  readonly start: number;
-  readonly end: number;
-}
+import { assert, type Node } from '../../../transport/index.ts';
+import { untilComplete } from '../../rx/thread-stream.ts';
+import { Completion, type Sim } from '../../sched/completion.ts';
+import type { Invalidation } from './invalidation.ts';
 
 /** A driver's side of a subscription. */
 export interface IntervalOps {
@@ -55,7 +50,7 @@ export class IntervalSubscription {
   }
 }
 
-export class MmuNotifiers {
+export class IntervalNotifiers {
   /** Even: nothing is being invalidated. Linux starts at 2, so that 1 is an older, odd number. */
   private sequence = 2;
   private running = 0;
@@ -104,22 +99,19 @@ export class MmuNotifiers {
     while (this.sequence === sequence) yield this.ended;
   }
 
-  /**
-   * Announces that page table entries of [start, end) will change, and sleeps until every device has
-   * dropped them. Call `end` with the result once they have changed.
-   */
-  *begin(start: number, end: number): Sim<Invalidation> {
-    const range = { start, end };
+  /** Announces an invalidation, and sleeps until every driver whose interval it hits has dropped it. */
+  *begin(range: Invalidation): Sim<void> {
     this.running++;
+    if (this.subscriptions.length === 0) return;
+    const { start, end } = range;
     const hit = this.subscriptions.filter((subscription) => subscription.overlaps(start, end));
-    if (hit.length === 0) return range;
+    if (hit.length === 0) return;
     this.sequence |= 1;
     this.invalidations++;
     const sequence = this.sequence;
     for (const { ops } of hit) {
       yield* untilComplete(this.node, ops.invalidate(range, sequence), 'a device to drop a range');
     }
-    return range;
   }
 
   /** Says that the page table entries have changed. */

@@ -4,11 +4,10 @@
  * Faults are taken in runs of up to FAULTS_PER_SLICE under one hold of the mmap lock, which is what a
  * program that walks through fresh memory does as far as anybody else can tell.
  */
-import { Failure, MessageHash, type TimePs } from '../../transport/index.ts';
-import type { Sim } from '../sched/completion.ts';
-import type { RwLock } from '../sched/rw-lock.ts';
-import { FaultHandler } from './fault-handler.ts';
-import { PAGE_BYTES } from './frames.ts';
+import { Failure, MessageHash, type TimePs } from '../../../transport/index.ts';
+import type { Sim } from '../../sched/completion.ts';
+import { PAGE_BYTES } from '../physical/frames.ts';
+import type { MmStruct } from '../virtual/mm-struct.ts';
 import {
   PTE_ACCESSED,
   PTE_DIRTY,
@@ -16,9 +15,9 @@ import {
   PTE_SWAP,
   PTE_WRITE,
   pteNumber,
-} from './page-table.ts';
-import type { MmParts } from './parts.ts';
-import type { Vma, VmaList } from './vma.ts';
+} from '../virtual/page-table.ts';
+import type { Vma } from '../virtual/vma.ts';
+import { FaultHandler } from './fault-handler.ts';
 
 /** Bytes of the address space. */
 export interface Range {
@@ -35,9 +34,7 @@ export class UserAccess {
   private readonly zeroWords = new Int32Array(this.zeros.buffer);
 
   constructor(
-    private readonly mm: MmParts,
-    private readonly vmas: VmaList,
-    private readonly lock: RwLock,
+    private readonly mm: MmStruct,
     private readonly faults: FaultHandler,
   ) {}
 
@@ -53,12 +50,12 @@ export class UserAccess {
    * unmap meanwhile (mm_populate). Returns the number of the page after the last one accessed.
    */
   *populate(address: number, pageCount: number, write: boolean): Sim<number> {
-    const { pageAccessPs } = this.mm.costs;
+    const { pageAccessPs } = this.mm.memory.costs;
     let page = Math.floor(address / PAGE_BYTES);
     const end = page + pageCount;
     let allowed = true;
     while (page < end && allowed) {
-      if (!this.lock.tryLockRead()) yield* this.lock.lockRead();
+      if (!this.mm.lock.tryLockRead()) yield* this.mm.lock.lockRead();
       const first = page;
       const stop = Math.min(end, first + FAULTS_PER_SLICE);
       let vma: Vma | undefined;
@@ -73,14 +70,14 @@ export class UserAccess {
       }
       this.faults.pendingPs += (page - first) * pageAccessPs;
       yield* this.faults.spend();
-      this.lock.unlockRead();
+      this.mm.lock.unlockRead();
     }
     return page;
   }
 
   /** Writes bytes 0 to `length` - 1 of pattern `seed` to `address`. */
   fill(address: number, length: number, seed: number): Sim<void> {
-    const { frames, costs } = this.mm;
+    const { frames, costs } = this.mm.memory;
     return this.writePieces(address, length, costs.fillPagePs, (frame, within, piece, done) => {
       if (piece === PAGE_BYTES) frames.content.setPattern(frame, seed, done);
       else frames.content.writePart(frame, within, piece, seed, done);
@@ -89,8 +86,8 @@ export class UserAccess {
 
   /** Writes bytes to `address`. */
   write(address: number, bytes: Uint8Array): Sim<void> {
-    const { content } = this.mm.frames;
-    const { pageAccessPs } = this.mm.costs;
+    const { content } = this.mm.memory.frames;
+    const { pageAccessPs } = this.mm.memory.costs;
     return this.writePieces(address, bytes.length, pageAccessPs, (frame, within, piece, done) => {
       const at = content.write(frame, piece === PAGE_BYTES) * PAGE_BYTES + within;
       content.blocks.bytes.set(bytes.subarray(done, done + piece), at);
@@ -109,7 +106,7 @@ export class UserAccess {
   ): Sim<void> {
     let done = 0;
     while (done < length) {
-      if (!this.lock.tryLockRead()) yield* this.lock.lockRead();
+      if (!this.mm.lock.tryLockRead()) yield* this.mm.lock.lockRead();
       let pages = 0;
       for (; done < length && pages < FAULTS_PER_SLICE; pages++) {
         const at = address + done;
@@ -117,7 +114,7 @@ export class UserAccess {
         const piece = Math.min(length - done, (page + 1) * PAGE_BYTES - at);
         const vma = this.accessible(page, true);
         if (vma === undefined) {
-          this.lock.unlockRead();
+          this.mm.lock.unlockRead();
           throw this.segmentationFault(at, true);
         }
         let frame = this.faults.tryHandle(page, vma, true);
@@ -127,13 +124,14 @@ export class UserAccess {
       }
       this.faults.pendingPs += pages * pagePs;
       yield* this.faults.spend();
-      this.lock.unlockRead();
+      this.mm.lock.unlockRead();
     }
   }
 
   /** The same for pages that are present and writable; skips the others and takes no fault. */
   *fillResident(address: number, length: number, seed: number): Sim<void> {
-    const { frames, table, costs } = this.mm;
+    const { table, memory } = this.mm;
+    const { frames, costs } = memory;
     const wanted = PTE_PRESENT | PTE_WRITE;
     let filled = 0;
     for (let done = 0; done < length; ) {
@@ -158,7 +156,8 @@ export class UserAccess {
    * and faults nothing in.
    */
   hash(ranges: readonly Range[]): number {
-    const { frames, swap, table } = this.mm;
+    const { table, memory } = this.mm;
+    const { frames, swap } = memory;
     this.hasher.start();
     for (const { address, length } of ranges) {
       for (let done = 0; done < length; ) {
@@ -180,7 +179,8 @@ export class UserAccess {
 
   /** The bytes that the process would read there now; takes no time and faults nothing in. */
   read(address: number, length: number): Uint8Array {
-    const { frames, swap, table } = this.mm;
+    const { table, memory } = this.mm;
+    const { frames, swap } = memory;
     const bytes = new Uint8Array(length);
     for (let done = 0; done < length; ) {
       const at = address + done;
@@ -202,18 +202,18 @@ export class UserAccess {
 
   /** The mapping of page `page`, if it allows the access. */
   private accessible(page: number, write: boolean): Vma | undefined {
-    const vma = this.vmas.find(page * PAGE_BYTES);
+    const vma = this.mm.vmas.find(page * PAGE_BYTES);
     return vma !== undefined && FaultHandler.allows(vma, write) ? vma : undefined;
   }
 
   /** The simulated program has crashed at `address`. */
   private segmentationFault(address: number, write: boolean): Failure {
-    const vma = this.vmas.find(address);
+    const vma = this.mm.vmas.find(address);
     return new Failure(
       'E_OPERATION',
       `segmentation fault: ${write ? 'write to' : 'read of'} 0x${address.toString(16)}, which is ` +
         (vma === undefined ? 'not mapped' : `mapped with protection ${vma.prot}`),
-      this.mm.node.name,
+      this.mm.name,
       'an address that the process has mapped',
     );
   }

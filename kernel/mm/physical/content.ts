@@ -16,7 +16,7 @@ import {
   type BlockPool,
   type MessageHash,
   ZERO_BLOCK,
-} from '../../transport/index.ts';
+} from '../../../transport/index.ts';
 import { writePattern } from './pattern.ts';
 
 const ZERO = 0;

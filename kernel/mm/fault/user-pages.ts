@@ -3,16 +3,12 @@
  * asking which frames they are right now (mm/hmm.c, hmm_range_fault), which is only good until the
  * next invalidation.
  */
-import type { Sim } from '../sched/completion.ts';
-import type { RwLock } from '../sched/rw-lock.ts';
+import type { Sim } from '../../sched/completion.ts';
+import { NO_FRAME, ORIGIN_DEVICE, ORIGIN_PIN, PAGE_BYTES } from '../physical/frames.ts';
+import type { MmStruct } from '../virtual/mm-struct.ts';
+import { PTE_PRESENT, PTE_WRITE, pteNumber } from '../virtual/page-table.ts';
+import type { Vma } from '../virtual/vma.ts';
 import { FaultHandler } from './fault-handler.ts';
-import { PAGE_BYTES } from './frames.ts';
-import { PTE_PRESENT, PTE_WRITE, pteNumber } from './page-table.ts';
-import type { MmParts } from './parts.ts';
-import type { Vma, VmaList } from './vma.ts';
-
-/** A page that is not there, in the lists of frames below. */
-export const NO_FRAME = -1;
 
 /** Frames of a run of pages, with the write permission of each. */
 export class PageRun {
@@ -29,9 +25,7 @@ export class PageRun {
 
 export class UserPages {
   constructor(
-    private readonly mm: MmParts,
-    private readonly vmas: VmaList,
-    private readonly lock: RwLock,
+    private readonly mm: MmStruct,
     private readonly faults: FaultHandler,
   ) {}
 
@@ -42,27 +36,27 @@ export class UserPages {
    * mapped or not writable (EFAULT).
    */
   *pin(first: number, count: number, write: boolean, out: Int32Array, at: number): Sim<number> {
-    yield* this.lock.lockRead();
+    yield* this.mm.lock.lockRead();
     let pinned = 0;
     for (; pinned < count; pinned++) {
       const page = first + pinned;
-      const vma = this.vmas.find(page * PAGE_BYTES);
+      const vma = this.mm.vmas.find(page * PAGE_BYTES);
       if (vma === undefined || !FaultHandler.allows(vma, write)) break;
-      let frame = this.faults.tryHandle(page, vma, write);
-      if (frame < 0) frame = yield* this.faults.handle(page, vma, write);
-      this.mm.frames.get(frame);
+      let frame = this.faults.tryHandle(page, vma, write, ORIGIN_PIN);
+      if (frame < 0) frame = yield* this.faults.handle(page, vma, write, ORIGIN_PIN);
+      this.mm.memory.frames.pin(frame);
       out[at + pinned] = frame;
     }
     yield* this.faults.spend();
-    this.lock.unlockRead();
+    this.mm.lock.unlockRead();
     return pinned;
   }
 
   /** Drops pins; `dirty` says that somebody may have written the pages. */
   unpin(frames: Int32Array, count: number, dirty: boolean): void {
     for (let i = 0; i < count; i++) {
-      if (dirty) this.mm.frames.markDirty(frames[i]);
-      this.mm.frames.put(frames[i]);
+      if (dirty) this.mm.memory.frames.markDirty(frames[i]);
+      this.mm.memory.frames.unpin(frames[i]);
     }
   }
 
@@ -71,20 +65,22 @@ export class UserPages {
    * afterwards: use the answer only under a notifier's lock, after readRetry. Returns false when an
    * address is not readable, or not writable (EFAULT).
    */
-  *faultRange(first: number, write: boolean, run: PageRun): Sim<boolean> {
-    yield* this.lock.lockRead();
+  *faultRange(first: number, write: boolean, run: PageRun, origin = ORIGIN_DEVICE): Sim<boolean> {
+    yield* this.mm.lock.lockRead();
     let allowed = true;
     for (let i = 0; i < run.count; i++) {
       const page = first + i;
-      const vma = this.vmas.find(page * PAGE_BYTES);
+      const vma = this.mm.vmas.find(page * PAGE_BYTES);
       if (vma === undefined || !isReadable(vma) || !FaultHandler.allows(vma, write)) {
         allowed = false;
         break;
       }
-      if (this.faults.tryHandle(page, vma, write) < 0) yield* this.faults.handle(page, vma, write);
+      if (this.faults.tryHandle(page, vma, write, origin) < 0) {
+        yield* this.faults.handle(page, vma, write, origin);
+      }
     }
     yield* this.faults.spend();
-    this.lock.unlockRead();
+    this.mm.lock.unlockRead();
     if (allowed) this.lookUp(first, run);
     return allowed;
   }
@@ -94,11 +90,40 @@ export class UserPages {
    * many.
    */
   *snapshot(first: number, run: PageRun): Sim<number> {
-    yield* this.lock.lockRead();
+    yield* this.mm.lock.lockRead();
     const present = this.lookUp(first, run);
-    this.lock.unlockRead();
-    yield present * this.mm.costs.snapshotPagePs;
+    this.mm.lock.unlockRead();
+    yield present * this.mm.memory.costs.snapshotPagePs;
     return present;
+  }
+
+  /**
+   * Makes one page present, writable if `write`, and takes a reference to it (get_user_pages); returns
+   * its frame, or NO_FRAME when the process may not access it (EFAULT).
+   */
+  *get(page: number, write: boolean): Sim<number> {
+    yield* this.mm.lock.lockRead();
+    const vma = this.mm.vmas.find(page * PAGE_BYTES);
+    let frame = NO_FRAME;
+    if (vma !== undefined && FaultHandler.allows(vma, write)) {
+      frame = this.faults.tryHandle(page, vma, write, ORIGIN_DEVICE);
+      if (frame < 0) frame = yield* this.faults.handle(page, vma, write, ORIGIN_DEVICE);
+      this.mm.memory.frames.get(frame);
+    }
+    yield* this.faults.spend();
+    this.mm.lock.unlockRead();
+    return frame;
+  }
+
+  /**
+   * The frame of a page that is present, and writable if `write`, or NO_FRAME: follow_page. Takes no
+   * time and no reference, so it is good only as long as the caller neither sleeps nor lets go of what
+   * keeps invalidations away.
+   */
+  followPage(page: number, write: boolean): number {
+    const pte = this.mm.table.get(page);
+    const wanted = PTE_PRESENT | (write ? PTE_WRITE : 0);
+    return (pte & wanted) === wanted ? pteNumber(pte) : NO_FRAME;
   }
 
   private lookUp(first: number, run: PageRun): number {
@@ -111,7 +136,7 @@ export class UserPages {
       const pte = table.get(page);
       if ((pte & PTE_PRESENT) === 0) continue;
       const at = page * PAGE_BYTES;
-      if (vma === undefined || at >= vma.end) vma = this.vmas.find(at);
+      if (vma === undefined || at >= vma.end) vma = this.mm.vmas.find(at);
       // Pages of a PROT_NONE mapping stay in the page table; nobody may use them.
       if (vma === undefined || !isReadable(vma)) continue;
       run.frames[page - first] = pteNumber(pte);

@@ -2,12 +2,19 @@ import { Observable, of, NEVER as SILENCE } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { defaultHostCosts, type Sim } from '../../kernel/index.ts';
 import {
+  IntervalNotifiers,
   type IntervalOps,
   type IntervalSubscription,
-  MmuNotifiers,
-} from '../../kernel/mm/mmu-notifier.ts';
+} from '../../kernel/mm/notify/interval-notifier.ts';
+import { CAUSE_UNMAP, type Invalidation } from '../../kernel/mm/notify/invalidation.ts';
 import { NS, US } from '../../transport/index.ts';
 import { makeBench } from './bench.ts';
+
+function* announce(notifiers: IntervalNotifiers, start: number, end: number): Sim<Invalidation> {
+  const range: Invalidation = { start, end, cause: CAUSE_UNMAP, atomic: false, refused: false };
+  yield* notifiers.begin(range);
+  return range;
+}
 
 /** A driver that notes the sequence at once and lets go when `release` is called. */
 function driver(): IntervalOps & { subscription?: IntervalSubscription; release(): void } {
@@ -27,7 +34,7 @@ describe('interval notifiers', () => {
   it('keep the caller of begin until the device lets go, and readers until end', () => {
     const costs = { ...defaultHostCosts, contextSwitchPs: 0 };
     const { host, adapter } = makeBench({ costs });
-    const notifiers = new MmuNotifiers(host.node);
+    const notifiers = new IntervalNotifiers(host.node);
     const ops = driver();
     const subscription = notifiers.subscribe(0, 4096, ops);
     ops.subscription = subscription;
@@ -35,7 +42,7 @@ describe('interval notifiers', () => {
     host.spawn(
       'changer',
       (function* (): Sim<void> {
-        const range = yield* notifiers.begin(0, 8192);
+        const range = yield* announce(notifiers, 0, 8192);
         story.push(`begun ${host.node.now}`);
         yield* host.sleep(1 * US);
         story.push('changed');
@@ -64,7 +71,7 @@ describe('interval notifiers', () => {
 
   it('make a lookup that was overtaken try again', () => {
     const { host, run } = makeBench();
-    const notifiers = new MmuNotifiers(host.node);
+    const notifiers = new IntervalNotifiers(host.node);
     const hit: IntervalOps = {
       invalidate(_range, sequence) {
         subscription.setSequence(sequence);
@@ -77,7 +84,7 @@ describe('interval notifiers', () => {
       (function* (): Sim<void> {
         const sequence = yield* notifiers.readBegin(subscription);
         const other = yield* notifiers.readBegin(missed);
-        notifiers.end(yield* notifiers.begin(0, 4096));
+        notifiers.end(yield* announce(notifiers, 0, 4096));
         expect(notifiers.readRetry(subscription, sequence)).toBe(true);
         expect(notifiers.readRetry(missed, other)).toBe(false);
         const again = yield* notifiers.readBegin(subscription);
@@ -89,11 +96,11 @@ describe('interval notifiers', () => {
 
   it('do not disturb anybody outside the range', () => {
     const { host, run } = makeBench();
-    const notifiers = new MmuNotifiers(host.node);
+    const notifiers = new IntervalNotifiers(host.node);
     notifiers.subscribe(0, 4096, { invalidate: () => SILENCE });
     const done = run(
       (function* (): Sim<void> {
-        notifiers.end(yield* notifiers.begin(4096, 8192));
+        notifiers.end(yield* announce(notifiers, 4096, 8192));
       })(),
     );
     expect(done).toBe(true);
@@ -103,7 +110,7 @@ describe('interval notifiers', () => {
 
   it('let a subscription made during an invalidation wait for its end, and one ended then too', () => {
     const { host, adapter } = makeBench();
-    const notifiers = new MmuNotifiers(host.node);
+    const notifiers = new IntervalNotifiers(host.node);
     const ops = driver();
     const first = notifiers.subscribe(0, 4096, ops);
     ops.subscription = first;
@@ -111,7 +118,7 @@ describe('interval notifiers', () => {
     host.spawn(
       'changer',
       (function* (): Sim<void> {
-        const range = yield* notifiers.begin(0, 4096);
+        const range = yield* announce(notifiers, 0, 4096);
         notifiers.end(range);
       })(),
     );
@@ -147,7 +154,7 @@ describe('interval notifiers', () => {
     host.spawn(
       'after',
       (function* (): Sim<void> {
-        notifiers.end(yield* notifiers.begin(0, 4096));
+        notifiers.end(yield* announce(notifiers, 0, 4096));
       })(),
     );
     adapter.run(host);
@@ -156,13 +163,13 @@ describe('interval notifiers', () => {
 
   it('fail the run when a callback does', () => {
     const { host, run } = makeBench();
-    const notifiers = new MmuNotifiers(host.node);
+    const notifiers = new IntervalNotifiers(host.node);
     const broken = new Observable((subscriber) => subscriber.error(new Error('flush failed')));
     notifiers.subscribe(0, 4096, { invalidate: () => broken });
     expect(() =>
       run(
         (function* (): Sim<void> {
-          yield* notifiers.begin(0, 4096);
+          yield* announce(notifiers, 0, 4096);
         })(),
       ),
     ).toThrow('flush failed');

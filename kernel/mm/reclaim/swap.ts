@@ -5,16 +5,17 @@
  * Content moves into a slot when the page is unmapped and the write then takes its time, so a fault
  * that comes during the write finds the page as Linux does in its swap cache, without a read.
  */
-import { assert, type BlockPool, Link, type TimePs } from '../../transport/index.ts';
-import { ContentStore } from './content.ts';
-import { PAGE_BYTES } from './frames.ts';
+import { assert, type BlockPool, Link, type TimePs } from '../../../transport/index.ts';
+import { ContentStore } from '../physical/content.ts';
+import { PAGE_BYTES } from '../physical/frames.ts';
 
 export class Swap {
   readonly content: ContentStore;
   /** When the write of a slot reaches the device. */
   private readonly writtenPs: Float64Array;
   private readonly freeSlots: Int32Array;
-  private readonly used: Uint8Array;
+  /** Users of each slot (swap_map). */
+  private readonly used: Uint16Array;
   private free: number;
   private readonly device: Link;
 
@@ -26,7 +27,7 @@ export class Swap {
   ) {
     this.content = new ContentStore(slotCount, blocks);
     this.writtenPs = new Float64Array(slotCount);
-    this.used = new Uint8Array(slotCount);
+    this.used = new Uint16Array(slotCount);
     this.freeSlots = Int32Array.from({ length: slotCount }, (_, i) => slotCount - 1 - i);
     this.free = slotCount;
     this.device = new Link(rateGbps, latencyPs);
@@ -37,7 +38,7 @@ export class Swap {
     return this.slotCount - this.free;
   }
 
-  /** A slot, or -1 when swap is full. */
+  /** A slot with one user, or -1 when swap is full. */
   allocate(): number {
     if (this.free === 0) return -1;
     const slot = this.freeSlots[--this.free];
@@ -45,10 +46,21 @@ export class Swap {
     return slot;
   }
 
-  /** Gives a slot back and forgets what it held. */
+  /** One more page table entry names the slot: fork. */
+  share(slot: number): void {
+    assert(this.used[slot] > 0, 'a swap slot is shared that is not in use');
+    this.used[slot]++;
+  }
+
+  /** Page table entries, and pages of shared memory, that name the slot. */
+  users(slot: number): number {
+    return this.used[slot];
+  }
+
+  /** One user less; the last one gives the slot back, and what it held is forgotten. */
   release(slot: number): void {
-    assert(this.used[slot] === 1, 'a swap slot is read that is not in use');
-    this.used[slot] = 0;
+    assert(this.used[slot] > 0, 'a swap slot is released that is not in use');
+    if (--this.used[slot] > 0) return;
     this.content.setZero(slot);
     this.freeSlots[this.free++] = slot;
   }
