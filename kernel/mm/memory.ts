@@ -12,6 +12,7 @@ import { PageCache } from './files/page-cache.ts';
 import { Frames, PAGE_BYTES } from './physical/frames.ts';
 import { LruLists } from './physical/lru.ts';
 import { MemoryNode } from './physical/memory-node.ts';
+import { PageLocks } from './physical/page-lock.ts';
 import { Reclaim } from './reclaim/reclaim.ts';
 import { Swap } from './reclaim/swap.ts';
 import { type Limits, MmStruct } from './virtual/mm-struct.ts';
@@ -25,6 +26,7 @@ export class Memory {
   readonly frames: Frames;
   readonly nodes: readonly MemoryNode[];
   readonly lru: LruLists;
+  readonly pageLocks: PageLocks;
   readonly rmap: ReverseMap;
   readonly swap: Swap;
   readonly files: PageCache;
@@ -55,6 +57,7 @@ export class Memory {
     }
     this.nodes = nodes;
     this.lru = new LruLists(this.frames, GROUPS);
+    this.pageLocks = new PageLocks(this.frames);
     this.frames.onFree = (frame) => this.onFree(frame);
     this.rmap = new ReverseMap(this.frames);
     const slots = Math.floor(config.swapBytes / PAGE_BYTES);

@@ -91,6 +91,11 @@ export class Scheduler {
     return thread;
   }
 
+  /** Simulated time. */
+  get now(): TimePs {
+    return this.node.now;
+  }
+
   /** Begins a section in which the current thread must not sleep (spinlock held, RCU, interrupt off). */
   enterAtomic(): void {
     assert(this.current !== undefined, 'an atomic section needs a thread', this.node);
