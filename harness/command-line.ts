@@ -27,6 +27,7 @@ import { type ConformOptions, conform } from './conform/conform.ts';
 import { TOKEN } from './coordination.ts';
 import { type DecodeOptions, decode } from './decode/decode.ts';
 import { reportError } from './exit.ts';
+import { type ExperimentOptions, experiment, systems } from './experiments/commands.ts';
 import {
   type GatewayOptions,
   parseDurationOption,
@@ -37,6 +38,7 @@ import {
   parsePeerOption,
 } from './gateway/command.ts';
 import { DEFAULT_SCENARIO } from './scenario/load.ts';
+import { validate } from './validate/command.ts';
 
 const scenarioHelp = "a name from 'list', or a path to a .ts file";
 
@@ -143,6 +145,30 @@ function commandLine(finish: (status: number) => void): Command {
     .option('--json', 'as JSON: { file, frames: [...], summary }')
     .option('--strict', 'end with status 1 when a packet is malformed or has a wrong ICRC')
     .action(async (file: string, options: DecodeOptions) => finish(await decode(file, options)));
+
+  program
+    .command('experiment')
+    .description('ask one question of the seed threads; without a name, list them')
+    .argument('[name]', 'a name from the list')
+    .addOption(seedOption())
+    .option('--json', 'print everything as JSON')
+    .option('--out <folder>', 'leave NAME.csv, NAME.json and a picture there')
+    .action(async (name: string | undefined, options: ExperimentOptions) =>
+      finish(await experiment(name, options)),
+    );
+
+  program
+    .command('systems')
+    .description('the systems of the seed threads, each with what shows it and what came out')
+    .addOption(seedOption())
+    .option('--json', 'as JSON: [{ id, command, result, ok }]')
+    .action(async (options: { seed: number; json?: boolean }) => finish(await systems(options)));
+
+  program
+    .command('validate')
+    .description('published figures against the model')
+    .option('--json', 'as JSON: [{ figure, source, published, modelled, deviation, within, ... }]')
+    .action(async (options: { json?: boolean }) => finish(await validate(options)));
 
   program
     .command('list')
