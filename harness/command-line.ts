@@ -20,6 +20,7 @@ import {
   host,
   list,
   type RunCommandOptions,
+  replay,
   rerun,
   serve,
 } from './commands.ts';
@@ -37,6 +38,8 @@ import {
   parseMtuOption,
   parsePeerOption,
 } from './gateway/command.ts';
+import type { ReplayCommandOptions } from './replay/command.ts';
+import { parseRanks, parseScheme, schemeNames } from './replay/scheme.ts';
 import { DEFAULT_SCENARIO } from './scenario/load.ts';
 import { validate } from './validate/command.ts';
 
@@ -169,6 +172,26 @@ function commandLine(finish: (status: number) => void): Command {
     .description('published figures against the model')
     .option('--json', 'as JSON: [{ figure, source, published, modelled, deviation, within, ... }]')
     .action(async (options: { json?: boolean }) => finish(await validate(options)));
+
+  program
+    .command('replay')
+    .description('a recorded MPI run through memory, a registration scheme and the adapter')
+    .argument('<run>', 'a recording that ships (hpcc, qe, qe-mmap128k), or the folder of one')
+    .addOption(
+      new Option('--ranks <list>', 'ranks to replay, separated by commas (default: all)').argParser(
+        parseRanks,
+      ),
+    )
+    .addOption(
+      new Option('--scheme <name>', `how buffers are registered: ${schemeNames.join(', ')}`)
+        .default('none')
+        .argParser(parseScheme),
+    )
+    .addOption(seedOption())
+    .option('--json', 'as JSON: { run, scheme, ranks: [...] } (docs/REPLAY.md)')
+    .action(async (run: string, options: ReplayCommandOptions) =>
+      finish(await replay(run, options)),
+    );
 
   program
     .command('list')

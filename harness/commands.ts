@@ -12,8 +12,9 @@ import { exitStatus, reportError } from './exit.ts';
 import { GatewayCapture } from './gateway/capture.ts';
 import { endsOf, type GatewayOptions, gateway } from './gateway/command.ts';
 import { Recording } from './gateway/recording.ts';
-import { recordedScenario, replay } from './gateway/replay.ts';
+import { recordedScenario, replay as replayArrivals } from './gateway/replay.ts';
 import { showProgress } from './progress-display.ts';
+import { type ReplayCommandOptions, replayCommand } from './replay/command.ts';
 import type { Outcome } from './report.ts';
 import { type RunHooks, type RunProgress, runInProcess, runPart } from './run.ts';
 import { loadBuiltIns, loadScenario } from './scenario/load.ts';
@@ -125,7 +126,7 @@ export async function rerun(
   const capture = options.pcap ? await GatewayCapture.create(path, endsOf(scenario)) : undefined;
   const observed = capture === undefined ? {} : { observer: capture };
   const outcome = await watched(`${scenario.name} ${mode}`, (hooks) =>
-    replay(scenario, recording, { ...hooks, ...observed }),
+    replayArrivals(scenario, recording, { ...hooks, ...observed }),
   );
   await capture?.close();
   const facts = { scenario, seed, transport: 'arrivals' };
@@ -135,6 +136,11 @@ export async function rerun(
 /** `gateway`: an adapter on a real Ethernet, until it is told to stop. */
 export function serve(options: GatewayOptions): Promise<number> {
   return stoppable((signal) => gateway(options, signal));
+}
+
+/** `replay`: a recorded MPI run under a registration scheme. */
+export function replay(run: string, options: ReplayCommandOptions): Promise<number> {
+  return watched(`${run} ${options.scheme}`, (hooks) => replayCommand(run, options, hooks));
 }
 
 /** `list`: the scenarios that ship. */

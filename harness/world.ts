@@ -229,6 +229,7 @@ export class World {
         costs: defaultHostCosts,
         interruptPs: profile.interruptPs,
         faultWorkers: FAULT_WORKERS,
+        fixedRegions: profile.fixedRegions,
         // Nobody here sees the bytes at the other end of a real wire.
         verify: verify && this.ethernet === undefined,
       },

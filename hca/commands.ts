@@ -5,6 +5,7 @@
  * arrive, each when the one before is done. Doorbells do not pass through here.
  */
 import {
+  ACCESS_ON_DEMAND,
   BURST,
   BURST_MAX_PAGES,
   BUS_COMMAND,
@@ -29,12 +30,17 @@ import {
   CMD_DESTROY_QP,
   CMD_DESTROY_SRQ,
   CMD_MODIFY_CQ,
+  CMD_MODIFY_MKEY,
   CMD_MODIFY_QP,
   CMD_MODIFY_SRQ,
+  CMD_NOT_SUPPORTED,
   CMD_OK,
   CMD_QUERY_QP,
   type Engine,
   FRAME_WORDS,
+  MKEY_CHILD,
+  MKEY_INDIRECT,
+  MKEY_PLAIN,
   NEVER,
   PAYLOAD_BYTES,
   QPA_WORDS,
@@ -42,8 +48,12 @@ import {
   QPT_UC,
   QPT_UD,
   RECORD_TABLE,
+  REREG_ACCESS,
+  REREG_PD,
+  REREG_TRANSLATION,
   type TimePs,
 } from '../transport/index.ts';
+import type { Region } from './memory/region.ts';
 import { cyclesPs } from './profile.ts';
 import { modifyQueuePair, queryQueuePair } from './qp/modify.ts';
 import type { Parts } from './qp/parts.ts';
@@ -51,6 +61,9 @@ import type { Resources } from './resources.ts';
 
 /** The largest region: 2^40 bytes, so that a page index fits 32 bits. */
 const MAX_REGION_BYTES = 2 ** 40;
+/** One behind the highest address of a program: 47 bits, as on x86-64. */
+const MAX_ADDRESS = 2 ** 47;
+const REREG_ALL = REREG_TRANSLATION | REREG_PD | REREG_ACCESS;
 const MAX_QUEUE_ENTRIES = 32_768;
 
 export class Commands implements Engine {
@@ -156,6 +169,8 @@ export class Commands implements Engine {
         return this.createMkey(frame, p, now);
       case CMD_DESTROY_MKEY:
         return this.destroyMkey(words[p], now);
+      case CMD_MODIFY_MKEY:
+        return this.modifyMkey(frame, p, now);
       case CMD_ALLOC_MW:
         if (!resources.hasPd(words[p])) return CMD_BAD_RESOURCE;
         this.result = resources.mkeys.createWindow(words[p]);
@@ -208,12 +223,24 @@ export class Commands implements Engine {
     const words = parts.pool.words;
     const address = parts.pool.doubles[frame * 2];
     const length = parts.pool.doubles[frame * 2 + 1];
-    if (length < 1 || length > MAX_REGION_BYTES || address + length > 2 ** 47) {
-      return CMD_BAD_PARAMETER;
+    const [pd, access, variant, kind] = [words[p], words[p + 1], words[p + 2], words[p + 3]];
+    const isFixed = parts.profile.fixedRegions;
+    if (isFixed && (kind !== MKEY_PLAIN || (access & ACCESS_ON_DEMAND) !== 0)) {
+      return CMD_NOT_SUPPORTED;
     }
-    const [pd, access, variant] = [words[p], words[p + 1], words[p + 2]];
+    if (kind < MKEY_PLAIN || kind > MKEY_CHILD) return CMD_BAD_PARAMETER;
+    const entryShift = kind === MKEY_INDIRECT ? words[p + 4] : 0;
+    if (kind === MKEY_INDIRECT && !isEntryShift(entryShift, address)) return CMD_BAD_PARAMETER;
+    const most = kind === MKEY_INDIRECT ? MAX_ADDRESS : MAX_REGION_BYTES;
+    if (length < 1 || length > most || address + length > MAX_ADDRESS) return CMD_BAD_PARAMETER;
     if (!resources.hasPd(pd)) return CMD_BAD_RESOURCE;
-    const region = resources.mkeys.create(pd, access, variant, address, length);
+    const entryPages = kind === MKEY_INDIRECT ? 2 ** (entryShift - 12) : 0;
+    const isChild = kind === MKEY_CHILD;
+    const region = resources.mkeys.create(pd, access, variant, address, length, {
+      entryPages,
+      isChild,
+      isFixed,
+    });
     parts.node.digest.record(RECORD_TABLE, now, region.key, pd, access, length | 0);
     this.result = region.key;
     return CMD_OK;
@@ -223,10 +250,36 @@ export class Commands implements Engine {
     const { parts, resources } = this;
     const region = resources.mkeys.find(key);
     if (region === undefined) return CMD_BAD_RESOURCE;
-    if (resources.mkeys.hasWindows?.(region)) return CMD_BUSY;
+    if (resources.mkeys.hasWindows(region)) return CMD_BUSY;
     parts.translator.forget(region);
     resources.mkeys.destroy(region);
     parts.node.digest.record(RECORD_TABLE, now, region.key, -1);
+    return CMD_OK;
+  }
+
+  private modifyMkey(frame: number, p: number, now: TimePs): number {
+    const { parts, resources } = this;
+    const words = parts.pool.words;
+    const region = resources.mkeys.find(words[p]);
+    const flags = words[p + 1];
+    if (region === undefined) return CMD_BAD_RESOURCE;
+    if (region.isFixed) return CMD_NOT_SUPPORTED;
+    if (region.entryPages > 0 || flags < 1 || (flags & ~REREG_ALL) !== 0) return CMD_BAD_PARAMETER;
+    if (resources.mkeys.hasWindows(region)) return CMD_BUSY;
+    const pd = (flags & REREG_PD) !== 0 ? words[p + 2] : region.pd;
+    const access = (flags & REREG_ACCESS) !== 0 ? words[p + 3] : region.access;
+    if (!resources.hasPd(pd)) return CMD_BAD_RESOURCE;
+    if ((flags & REREG_TRANSLATION) === 0) resources.mkeys.change(region, pd, access);
+    else {
+      const address = parts.pool.doubles[frame * 2];
+      const length = parts.pool.doubles[frame * 2 + 1];
+      if (length < 1 || length > MAX_REGION_BYTES || address + length > MAX_ADDRESS) {
+        return CMD_BAD_PARAMETER;
+      }
+      resources.mkeys.change(region, pd, access, address, length);
+    }
+    parts.translator.forget(region);
+    parts.node.digest.record(RECORD_TABLE, now, region.key, pd, access, flags);
     return CMD_OK;
   }
 
@@ -262,6 +315,15 @@ export class Commands implements Engine {
     return true;
   }
 
+  /** Whether an update only sets entries of a fixed region that were never set. */
+  private fillsHoles(region: Region, first: number, count: number, entries: number): boolean {
+    const { burstEntries } = this.parts.pool;
+    for (let i = 0; i < count; i++) {
+      if (burstEntries[entries + i] === 0 || region.table.get(first + i) !== 0) return false;
+    }
+    return true;
+  }
+
   private tableUpdate(frame: number, now: TimePs): number {
     const { parts, resources } = this;
     const words = parts.pool.words;
@@ -270,8 +332,9 @@ export class Commands implements Engine {
     if (region === undefined) return CMD_BAD_RESOURCE;
     const first = words[base + 3];
     const count = words[base + PAYLOAD_BYTES] / 4096;
-    if (count < 1 || first < 0 || first + count > region.mtt.length) return CMD_BAD_PARAMETER;
+    if (count < 1 || first < 0 || first + count > region.table.length) return CMD_BAD_PARAMETER;
     const entries = words[base + BURST] * BURST_MAX_PAGES;
+    if (region.isFixed && !this.fillsHoles(region, first, count, entries)) return CMD_NOT_SUPPORTED;
     for (let i = 0; i < count; i++) {
       parts.translator.setEntry(region, first + i, parts.pool.burstEntries[entries + i]);
     }
@@ -283,6 +346,11 @@ export class Commands implements Engine {
 
 function isQueueSize(entries: number): boolean {
   return entries >= 1 && entries <= MAX_QUEUE_ENTRIES;
+}
+
+/** Whether an indirect key's entries may be of 2^`shift` bytes: whole pages, and it begins with one. */
+function isEntryShift(shift: number, address: number): boolean {
+  return shift >= 21 && shift <= 40 && address % 2 ** shift === 0;
 }
 
 function isU16(value: number): boolean {

@@ -45,6 +45,8 @@ export const counterNames = [
   'wire_duplicates',
   'wire_delays',
   'wire_corruptions',
+  'vport_loopback_packets',
+  'vport_loopback_bytes',
   'translation_cache_hits',
   'translation_cache_misses',
 ] as const;

@@ -1,7 +1,8 @@
 /**
  * The adapter as a node: two ports, and which part each arriving frame goes to.
  *
- * Port 0 is the bus to its host, port 1 the wire. What follows an RDMA WRITE through the adapter:
+ * Port 0 is the bus to its host, port 1 the wire; what a port sends to itself goes from the send to
+ * the receive pipeline inside (`loopback.ts`). What follows an RDMA WRITE through the adapter:
  * SEND_DOORBELL -> Requester.post -> Gather (DMA_READ, DMA_READ_DATA) -> Transmitter -> wire ->
  * Responder.receive -> Translator -> DMA_WRITE, and the ACK back to Completer.receive -> COMPLETION.
  * And a page fault: Responder.receive -> FaultEngine.raise -> PAGE_FAULT -> driver -> TABLE_UPDATE,
@@ -53,6 +54,7 @@ import { GatherTags } from './dma/gather-tags.ts';
 import { FaultEngine } from './fault-engine.ts';
 import { type HcaReport, newReport } from './hca-report.ts';
 import { HeaderChecks } from './header-checks.ts';
+import { Loopback } from './loopback.ts';
 import { MkeyTable } from './memory/region.ts';
 import { Translator } from './memory/translator.ts';
 import { cyclesPs } from './profile.ts';
@@ -60,6 +62,7 @@ import { Resources } from './resources.ts';
 import { Timers } from './timers.ts';
 import { Trailer } from './trailer.ts';
 import { Transmitter } from './transmitter.ts';
+import { Ways } from './ways.ts';
 
 export class Hca {
   readonly node: Node;
@@ -70,8 +73,10 @@ export class Hca {
   private readonly bus: BusPort;
   private readonly atomics: AtomicTags;
   private readonly faults: FaultEngine;
+  private readonly translator: Translator;
   private readonly commands: Commands;
   private readonly transmitter: Transmitter;
+  private readonly loopback: Loopback;
   private readonly busPort: Port;
   private readonly wirePort: Port;
   private readonly receiveIntervalPs: TimePs;
@@ -100,20 +105,24 @@ export class Hca {
     this.bus = bus;
     this.atomics = new AtomicTags(bus);
     const translator = new Translator(this.mkeys, profile, this.counters);
+    this.translator = translator;
     this.resources = new Resources(this.mkeys);
+    const linkLayer = wire.linkLayer ?? 'InfiniBand';
+    const sendPipelinePs = cyclesPs(profile, profile.sendPipelineCycles);
     this.transmitter = new Transmitter(
       node,
       this.wirePort,
       pool,
       new Link(wire.rateGbps, wire.latencyPs),
       new FaultInjector(node, this.wirePort, pool, wire),
-      cyclesPs(profile, profile.sendPipelineCycles),
+      sendPipelinePs,
       config.trains,
       this.counters,
-      wire.linkLayer ?? 'InfiniBand',
+      { packets: C.port_xmit_packets, data: C.port_xmit_data, dataOctets: 4 },
+      linkLayer,
       config.tap,
     );
-    this.countedBytes = linkCountedBytes[wire.linkLayer ?? 'InfiniBand'];
+    this.countedBytes = linkCountedBytes[linkLayer];
     const port = {
       lid: config.lid,
       pkeys: config.pkeys ?? [PKEY_DEFAULT],
@@ -125,6 +134,20 @@ export class Hca {
       onTimer: (qp, kind, now) => this.resources.queuePairs[qp].completer.onTimer(kind, now),
     });
     this.faults = new FaultEngine(node, bus, profile, this.counters);
+    this.loopback = new Loopback(node, (frame, now) => this.onLoopback(frame, now));
+    const loopback = new Transmitter(
+      node,
+      this.loopback,
+      pool,
+      new Link(profile.loopbackRateGbps, profile.loopbackLatencyPs),
+      undefined,
+      sendPipelinePs,
+      false,
+      this.counters,
+      { packets: C.vport_loopback_packets, data: C.vport_loopback_bytes, dataOctets: 1 },
+      linkLayer,
+      undefined,
+    );
     const parts = {
       node,
       pool,
@@ -137,7 +160,7 @@ export class Hca {
       timers,
       tags: this.tags,
       atomics: this.atomics,
-      transmitter: this.transmitter,
+      ways: new Ways(this.transmitter, loopback, port.lid),
       trailer: new Trailer(pool),
       port,
     };
@@ -161,11 +184,17 @@ export class Hca {
     return this.transmitter.trainsSent;
   }
 
+  /** The page frame that the adapter reaches at `address` through a region's `key`, or -1; for checkers. */
+  frameOf(key: number, address: number): number {
+    return this.translator.frameOf(key, address);
+  }
+
   /** Asserts that nothing is in flight inside the adapter at the end of a run. */
   checkLeaks(): void {
     assert(this.tags.inFlight === 0, 'DMA reads are still in flight', this.node);
     assert(this.atomics.inFlight === 0, 'atomic operations are still in flight', this.node);
     assert(this.faults.inFlight === 0, 'page faults are still in flight', this.node);
+    assert(this.loopback.inFlight === 0, 'packets to the port itself are in flight', this.node);
   }
 
   private onBusFrame(frame: number, now: TimePs): void {
@@ -265,6 +294,25 @@ export class Hca {
       words[base + PAYLOAD_BYTES],
       this.countedBytes,
     );
+    this.receive(frame, now);
+  }
+
+  /** Takes in a packet that this port has sent to itself. */
+  private onLoopback(frame: number, now: TimePs): void {
+    const { pool, node } = this;
+    if (node.digest.enabled) {
+      pool.record(node.digest, RECORD_FRAME_RECEIVED, now, this.loopback.index, frame);
+    }
+    this.receive(frame, now);
+    pool.release(frame);
+  }
+
+  /** The receive pipeline: finds the queue pair and the machine that a packet is for. */
+  private receive(frame: number, now: TimePs): void {
+    const { pool, counters } = this;
+    const words = pool.words;
+    const base = frame * FRAME_WORDS;
+    const opcode = words[base + W_OPCODE];
     const start = now > this.receiveFreePs ? now : this.receiveFreePs;
     this.receiveFreePs = start + this.receiveIntervalPs;
     if ((words[base + W_BTH_FLAGS] & BTH_DAMAGED) !== 0) {

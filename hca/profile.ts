@@ -42,6 +42,26 @@ export interface HcaProfile {
   /** Extra latency of a translation that is not cached, ps. Assumption ("500+ ns", unsourced). */
   readonly translationMissPs: TimePs;
 
+  /**
+   * Regions may have no holes and never change once they are registered: every entry of a table is
+   * set once, and only then can the key be used. So there are no page faults, no prefetch, no
+   * re-registration, and no registration on demand. That is the class of IBM's eHCA, whose driver
+   * registers through the hypervisor (LKML, February 2008; drivers/infiniband/hw/ehca).
+   */
+  readonly fixedRegions: boolean;
+
+  /**
+   * From the last bit of a packet out of the send pipeline to its last bit at the receive pipeline,
+   * for a packet whose destination is the port it comes from: it never gets to the link. Assumption:
+   * a crossing of the chip, half of what the bus takes.
+   */
+  readonly loopbackLatencyPs: TimePs;
+  /**
+   * Rate of that way, Gb/s. Assumption: that of the bus, because every byte of it is read and written
+   * over the bus, which therefore limits it whatever the chip could do.
+   */
+  readonly loopbackRateGbps: number;
+
   /** Bursts of up to 64 KiB that one queue pair reads ahead. Assumption. */
   readonly gatherBursts: number;
   /** Packets a queue pair may have unacknowledged. Assumption; rxe uses 128. */
@@ -100,6 +120,9 @@ const connectx4: HcaProfile = {
   tableEntryCycles: 4,
   translationCacheEntries: 16_384,
   translationMissPs: 500 * NS,
+  fixedRegions: false,
+  loopbackLatencyPs: 125 * NS,
+  loopbackRateGbps: 126,
   gatherBursts: 4,
   windowPackets: 256,
   ackRequestPackets: 16,
@@ -131,6 +154,8 @@ export const profiles: Readonly<Record<string, HcaProfile>> = {
   'connectx-5': { ...connectx4, name: 'connectx-5', clockMhz: 500, ackTimeoutMinExponent: 12 },
   // One ACK for each packet, as network simulators (htsim, ns-3) have it: for comparisons with them.
   'connectx-4-ack-all': { ...connectx4, name: 'connectx-4-ack-all', ackRequestPackets: 1 },
+  // IBM's eHCA, as far as memory is concerned; everything else is as in connectx-4.
+  ehca: { ...connectx4, name: 'ehca', fixedRegions: true },
   // What rdma_rxe does in software: timers as the specification has them, no floor.
   spec: {
     ...connectx4,

@@ -135,9 +135,7 @@ export class Resources implements CompletionUsers {
     const domain = this.pds[pd];
     if (domain === undefined) return CMD_BAD_RESOURCE;
     domain.suspended = true;
-    for (const region of this.mkeys.all) {
-      if (region.alive && region.pd === pd) this.parts.translator.forget(region);
-    }
+    this.mkeys.forEachOf(pd, (region) => this.parts.translator.forget(region));
     for (const qp of this.queuePairsOf(pd)) {
       qp.requester.beginStall(now);
       if (this.parts.port.announcesSuspend) qp.announce(ANNOUNCE_PD_SUSPEND, now);

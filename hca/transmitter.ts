@@ -1,5 +1,6 @@
 /**
- * The adapter's way onto the wire: one link, and who uses it next.
+ * A way out of the adapter: one link, and who uses it next. There are two, the wire and the way back
+ * into this adapter (`loopback.ts`); the destination of a packet says which it takes.
  *
  * Answers (ACK, NAK) go first; queue pairs with something to send take turns, packet by packet. The
  * transmitter wakes when the link is free and there is something to send, never per queued packet.
@@ -24,9 +25,9 @@ import {
   OP_REQUEST,
   opFlags,
   PAYLOAD_BYTES,
-  type Port,
   packetDataWords,
   packetWireBytes,
+  QPT_UD,
   RC_ACKNOWLEDGE,
   RECORD_FRAME_SENT,
   type TimePs,
@@ -46,6 +47,25 @@ import {
 import { C } from './counters.ts';
 import type { QueuePair } from './qp/queue-pair.ts';
 
+/** Where packets go once their arrival is known: the port on the wire, or the loopback. */
+export interface Exit {
+  /** Number of the exit in the digest. */
+  readonly index: number;
+  /** Its slot in the node's queue. */
+  readonly slot: number;
+  /** Earliest reaction; see Port. */
+  readonly returnPs: TimePs;
+  sendTrain(leavesPs: TimePs, arrivalPs: TimePs, lastPs: TimePs, frame: number): void;
+  fire(now: TimePs): void;
+}
+
+/** How a way out counts: which counters, and in units of how many octets. */
+export interface ExitCount {
+  readonly packets: number;
+  readonly data: number;
+  readonly dataOctets: 1 | 4;
+}
+
 const NO_FRAME = -1;
 /** The three high bits of an AETH are 0 in an ACK. */
 const AETH_KIND_SHIFT = 29;
@@ -55,6 +75,12 @@ export class Transmitter implements Engine {
   /** Bytes of a packet that depend on the link layer, on the link and for port counters. */
   private readonly overheadBytes: number;
   private readonly countedBytes: number;
+  private readonly packetsCounter: number;
+  private readonly dataCounter: number;
+  /** What a word of four octets counts in `dataCounter`. */
+  private readonly dataUnits: number;
+  /** Whether every packet arrives, once and in order. */
+  private readonly isQuiet: boolean;
   // Answers that wait for the link: a ring of frames and of when each is ready.
   private answers = new Int32Array(256);
   private answerReady = new Float64Array(256);
@@ -73,21 +99,29 @@ export class Transmitter implements Engine {
   /** Frames sent that stood for more than one packet. */
   trainsSent = 0;
 
-  /** `pipelinePs` is added to every packet; `trains` allows them. */
+  /**
+   * `pipelinePs` is added to every packet; `trains` allows them. `faults` is undefined where nothing
+   * ever happens to a packet.
+   */
   constructor(
     private readonly node: Node,
-    private readonly port: Port,
+    private readonly port: Exit,
     private readonly pool: FramePool,
     private readonly link: Link,
-    private readonly faults: FaultInjector,
+    private readonly faults: FaultInjector | undefined,
     private readonly pipelinePs: TimePs,
     private readonly trains: boolean,
     private readonly counters: Float64Array,
+    counted: ExitCount,
     linkLayer: LinkLayer,
     private readonly tap: WireTap | undefined,
   ) {
     this.overheadBytes = linkOverheadBytes[linkLayer];
     this.countedBytes = linkCountedBytes[linkLayer];
+    this.packetsCounter = counted.packets;
+    this.dataCounter = counted.data;
+    this.dataUnits = 4 / counted.dataOctets;
+    this.isQuiet = faults?.isQuiet ?? true;
     this.slot = node.addEngine(this);
   }
 
@@ -95,7 +129,7 @@ export class Transmitter implements Engine {
   answer(frame: number, readyPs: TimePs): void {
     const isAck = this.pool.words[frame * FRAME_WORDS + W_OPCODE] === RC_ACKNOWLEDGE;
     const isAlone = this.answerCount === 0 && this.round.length === 0;
-    const isNext = isAck && isAlone && this.faults.isQuiet;
+    const isNext = isAck && isAlone && this.isQuiet;
     if (isNext && this.trains && readyPs < this.quietUntilPs && this.link.freePs <= readyPs) {
       // The event that would send it is the next one of this adapter: it may as well happen now.
       this.sendInTrain(frame, readyPs);
@@ -137,10 +171,10 @@ export class Transmitter implements Engine {
     this.port.sendTrain(this.trainLeavesPs, this.trainFirstPs, this.trainLastPs, frame);
   }
 
-  /** Gives `qp` a turn from `readyPs` on. */
+  /** Gives `qp`, which is in no other way's round, a turn from `readyPs` on. */
   activate(qp: QueuePair, readyPs: TimePs): void {
-    if (!qp.isActive) {
-      qp.isActive = true;
+    if (qp.activeIn === undefined) {
+      qp.activeIn = this;
       qp.readyPs = readyPs;
       this.round.push(qp);
     } else if (readyPs < qp.readyPs) qp.readyPs = readyPs;
@@ -168,19 +202,33 @@ export class Transmitter implements Engine {
       if (this.turn >= this.round.length) this.turn = 0;
       const qp = this.round[this.turn];
       if (qp.readyPs > now) this.turn++;
+      else if (qp.way !== this) this.handOver(qp, now);
       else if (qp.responder.answers?.canSend()) {
         this.turn++;
         this.send(qp.responder.answers.emit(now), now, undefined);
         return;
       } else if (qp.requester.canSend(now)) {
+        if (qp.type === QPT_UD && qp.takeNextWay() !== this) {
+          this.handOver(qp, now);
+          continue;
+        }
         this.turn++;
         this.send(qp.requester.emit(now), now, qp);
         return;
-      } else {
-        qp.isActive = false;
-        this.round.splice(this.turn, 1);
-      }
+      } else this.drop(qp);
     }
+  }
+
+  /** Takes the queue pair whose turn it is out of the round. */
+  private drop(qp: QueuePair): void {
+    qp.activeIn = undefined;
+    this.round.splice(this.turn, 1);
+  }
+
+  /** What the queue pair whose turn it is sends next leaves by another way. */
+  private handOver(qp: QueuePair, now: TimePs): void {
+    this.drop(qp);
+    qp.way.activate(qp, now);
   }
 
   /** Puts `frame` on the link; `qp` is its requester, if more of the same may follow at once. */
@@ -193,14 +241,15 @@ export class Transmitter implements Engine {
     const bytes = packetWireBytes(opcode, payload, this.overheadBytes);
     const arrivalPs = this.link.transmit(now, bytes) + this.pipelinePs;
     let count = 1;
-    if (qp !== undefined && this.trains && payload > 0 && this.faults.isQuiet) {
+    if (qp !== undefined && this.trains && payload > 0 && this.isQuiet) {
       const flags = opFlags[opcode];
       if ((flags & (OP_FIRST | OP_LAST | OP_REQUEST)) === OP_REQUEST) {
         count = this.extend(frame, arrivalPs, bytes, qp);
       }
     }
-    this.counters[C.port_xmit_packets] += count;
-    this.counters[C.port_xmit_data] += packetDataWords(opcode, payload, this.countedBytes) * count;
+    this.counters[this.packetsCounter] += count;
+    this.counters[this.dataCounter] +=
+      packetDataWords(opcode, payload, this.countedBytes) * count * this.dataUnits;
     const lastPs = arrivalPs + (count - 1) * words[base + TRAIN_SPACING];
     const digest = this.node.digest;
     if (digest.enabled) {
@@ -214,8 +263,9 @@ export class Transmitter implements Engine {
         this.tap.sent(frame, i, arrivalPs + i * words[base + TRAIN_SPACING] - this.link.latencyPs);
       }
     }
-    if (this.faults.isQuiet) this.port.sendTrain(now, arrivalPs, lastPs, frame);
-    else this.count(this.faults.send(frame, arrivalPs));
+    if (this.faults === undefined || this.isQuiet) {
+      this.port.sendTrain(now, arrivalPs, lastPs, frame);
+    } else this.count(this.faults.send(frame, arrivalPs));
   }
 
   /** Counts what the link did to a packet. */
@@ -277,8 +327,9 @@ export class Transmitter implements Engine {
     const words = pool.words;
     const bytes = packetWireBytes(RC_ACKNOWLEDGE, 0, this.overheadBytes);
     const arrivalPs = this.link.transmit(readyPs, bytes) + this.pipelinePs;
-    this.counters[C.port_xmit_packets]++;
-    this.counters[C.port_xmit_data] += packetDataWords(RC_ACKNOWLEDGE, 0, this.countedBytes);
+    this.counters[this.packetsCounter]++;
+    this.counters[this.dataCounter] +=
+      packetDataWords(RC_ACKNOWLEDGE, 0, this.countedBytes) * this.dataUnits;
     if (node.digest.enabled) {
       pool.record(node.digest, RECORD_FRAME_SENT, arrivalPs, this.port.index, frame);
     }

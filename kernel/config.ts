@@ -3,6 +3,7 @@
  */
 import type { TimePs } from '../transport/index.ts';
 import type { HostCosts } from './costs.ts';
+import type { MmSettings } from './mm/settings.ts';
 
 export interface HostConfig {
   /** The host's node is called `${name}.host`. */
@@ -16,8 +17,17 @@ export interface HostConfig {
   readonly memoryBytes: number;
   /** NUMA nodes that it is divided into, evenly; 1 when not given. */
   readonly memoryNodes?: number;
+  /** Memory that goes offline or online at a time; 128 MiB, as on x86-64, when not given. */
+  readonly memorySectionBytes?: number;
+  /**
+   * NUMA nodes that may be unplugged (ZONE_MOVABLE; kernel parameter movable_node): what is pinned for long
+   * is moved away from them first. None when not given.
+   */
+  readonly movableNodes?: readonly number[];
   /** Swap space; 0 for none. */
   readonly swapBytes: number;
+  /** Memory management, where it is not as Linux comes (sysctls, kernel versions). */
+  readonly mm?: Partial<MmSettings>;
   readonly cpus: number;
   /** RLIMIT_MEMLOCK of the process; Infinity for no limit. */
   readonly memlockBytes: number;
@@ -26,6 +36,16 @@ export interface HostConfig {
   readonly interruptPs: TimePs;
   /** Page faults of the adapter that are handled at the same time. */
   readonly faultWorkers: number;
+  /**
+   * The adapter is of the class whose regions may have no holes and never change (IBM eHCA; see
+   * HcaProfile.fixedRegions); false when left out.
+   */
+  readonly fixedRegions?: boolean;
+  /**
+   * How reclaim and migration know pinned pages: by their reference count, when they come across one, or by
+   * a mark that keeps them off the LRU lists; 'counted' when left out, as in Linux.
+   */
+  readonly pinnedPages?: 'counted' | 'marked';
   /** Whether messages are hashed at both ends; off in benchmarks. */
   readonly verify: boolean;
 }

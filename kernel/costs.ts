@@ -10,7 +10,7 @@
  * measurement includes what bus and adapter charge by themselves, the value here is the rest of it:
  * test/kernel/costs.test.ts holds the sums against the measurements.
  */
-import { NS, type TimePs, US } from '../transport/index.ts';
+import { MS, NS, type TimePs, US } from '../transport/index.ts';
 
 export interface HostCosts {
   /** Switching a CPU to another thread. */
@@ -33,7 +33,37 @@ export interface HostCosts {
   readonly reclaimScanPs: TimePs;
   /** Reclaim unmapping and queueing one page. */
   readonly reclaimPagePs: TimePs;
+  /** Moving one page between an LRU list and a private one, the LRU lock held. */
+  readonly lruMovePs: TimePs;
+  /** Pause of a thread whose reclaim frees nothing, not CPU time. */
+  readonly reclaimThrottlePs: TimePs;
+  /** Pause of the OOM reaper when the victim holds its mmap lock, not CPU time. */
+  readonly oomReapRetryPs: TimePs;
+  /** Taking one mapping of a page out of its page table by way of the reverse map. */
+  readonly unmapMappingPs: TimePs;
+  /** Looking at the accessed bit of one mapping by way of the reverse map. */
+  readonly agePagePs: TimePs;
 
+  /** Migration of one page but for its copy: lock, new frame, migration entries and back. */
+  readonly migratePagePs: TimePs;
+  /** A scanner of compaction, or of memory that goes offline, looking at one frame. */
+  readonly scanFramePs: TimePs;
+
+  /** Copying one page by the CPU: copy on write, migration. */
+  readonly copyPagePs: TimePs;
+  /** Fault that a huge page answers, zeroing 2 MiB included. */
+  readonly hugeFaultPs: TimePs;
+  /** Mapping one page that is in the page cache already, next to one that was faulted. */
+  readonly faultAroundPs: TimePs;
+  /** Copying one page table entry to a child. */
+  readonly forkEntryPs: TimePs;
+  /** Making or ending a process, mappings and pages apart. */
+  readonly forkPs: TimePs;
+
+  /** Latency of the device that files lie on, not CPU time. */
+  readonly fileLatencyPs: TimePs;
+  /** Rate of that device in 10^9 bits per second. */
+  readonly fileRateGbps: number;
   /** Latency of the swap device, not CPU time. */
   readonly swapLatencyPs: TimePs;
   /** Rate of the swap device in 10^9 bits per second. */
@@ -74,6 +104,30 @@ export interface HostCosts {
   readonly postPs: TimePs;
   /** Taking one completion out of a completion queue. */
   readonly pollPs: TimePs;
+
+  /** Shortest wait for everybody who may be walking a list of notifiers; not CPU time. */
+  readonly gracePeriodPs: TimePs;
+  /** What a skeleton driver needs to zap or insert one page of its list. */
+  readonly skeletonPagePs: TimePs;
+
+  /** A load that hits the cache: asking a mapped counter whether anything has changed. */
+  readonly memoryLoadPs: TimePs;
+  /** Look-up in a registration cache. */
+  readonly cacheLookupPs: TimePs;
+  /** A libc call's way through a malloc hook. */
+  readonly mallocHookPs: TimePs;
+  /** Looking at one watched range in a walk over the tree of ummunotify. */
+  readonly watchWalkPs: TimePs;
+  /** Queueing one event of ummunotify. */
+  readonly watchEventPs: TimePs;
+  /** Copying one record of ummunotify to the program, or taking one out of a perf ring. */
+  readonly eventReadPs: TimePs;
+  /** Evaluating the filter of one perf event. */
+  readonly perfFilterPs: TimePs;
+  /** Writing one record into a perf ring. */
+  readonly perfRecordPs: TimePs;
+  /** Making or closing one perf event with its filter. */
+  readonly perfOpenPs: TimePs;
 }
 
 export const defaultHostCosts: HostCosts = {
@@ -87,7 +141,22 @@ export const defaultHostCosts: HostCosts = {
   unmapPagePs: 50 * NS, // assumed
   reclaimScanPs: 100 * NS, // assumed
   reclaimPagePs: 1 * US, // assumed
+  lruMovePs: 20 * NS, // assumed: a cache miss
+  reclaimThrottlePs: 1 * MS, // mm/vmscan.c, VMSCAN_THROTTLE_NOPROGRESS: a jiffy of 1 ms
+  oomReapRetryPs: 100 * MS, // mm/oom_kill.c, oom_reap_task: HZ / 10
+  unmapMappingPs: 100 * NS, // assumed: a page walk; the TLB flush is shared by a batch
+  agePagePs: 50 * NS, // assumed: a page walk
 
+  migratePagePs: 1 * US, // assumed: the order of reclaimPagePs, which does the same with a page
+  scanFramePs: 5 * NS, // assumed: a struct page in sequence
+
+  hugeFaultPs: 100 * US, // assumed: clearing 2 MiB at 20 GB/s
+  faultAroundPs: 30 * NS, // assumed
+  forkEntryPs: 20 * NS, // assumed: of the order of 10 ms per GiB
+  forkPs: 50 * US, // assumed
+
+  fileLatencyPs: 80 * US, // assumed: an NVMe flash drive
+  fileRateGbps: 16, // assumed: 2 GB/s
   swapLatencyPs: 80 * US, // assumed: an NVMe flash drive
   swapRateGbps: 16, // assumed: 2 GB/s
   dmaReadPs: 300 * NS, // assumed
@@ -116,4 +185,17 @@ export const defaultHostCosts: HostCosts = {
   commandPs: 500 * NS, // assumed
   postPs: 100 * NS, // assumed
   pollPs: 50 * NS, // assumed
+
+  gracePeriodPs: 4 * MS, // assumed: one tick at HZ=250; RCU waits for every CPU to pass one, or to switch
+  skeletonPagePs: 50 * NS, // assumed: a few cache misses, as unmapPagePs
+
+  memoryLoadPs: 1 * NS, // assumed
+  cacheLookupPs: 100 * NS, // assumed: a few cache misses of a tree
+  mallocHookPs: 50 * NS, // assumed: a call and a look-up
+  watchWalkPs: 10 * NS, // assumed: a cache miss now and then
+  watchEventPs: 50 * NS, // assumed
+  eventReadPs: 20 * NS, // assumed
+  perfFilterPs: 20 * NS, // assumed: two comparisons and a call
+  perfRecordPs: 100 * NS, // assumed
+  perfOpenPs: 5 * US, // assumed: perf_event_open, a filter and the output set
 };

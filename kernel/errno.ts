@@ -15,6 +15,7 @@ export type Errno =
   | 'EFAULT'
   | 'EINTR'
   | 'EINVAL'
+  | 'EMFILE'
   | 'ENODEV'
   | 'ENOENT'
   | 'ENOMEM'

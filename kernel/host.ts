@@ -1,7 +1,8 @@
 /**
- * A host: one node with CPUs, memory, a process, and a driver for the adapter at its only port.
+ * A host: one node with CPUs, memory, processes, and a driver for the adapter at its only port.
  *
- * Programs are simulated threads: generators that `spawn` runs and that call `mm` (system calls and
+ * `mm` and `verbs` are those of the first process; `createProcess` makes others, each with memory and a
+ * device context of its own, on the same adapter. Programs are simulated threads: generators that `spawn` runs and that call `mm` (system calls and
  * memory accesses of the process) and `verbs` (libibverbs) with `yield*`:
  *
  *     host.spawn('program', (function* (): Sim<void> {
@@ -38,19 +39,21 @@ import {
 import type { HostConfig } from './config.ts';
 import { AdapterBus } from './driver/adapter-bus.ts';
 import { Commands } from './driver/commands.ts';
+import { Device } from './driver/device.ts';
 import { BusEvents } from './driver/events.ts';
 import { FaultService } from './driver/fault-service.ts';
+import { fixedRegionsNotifier } from './driver/fixed-regions.ts';
 import { HostMemory } from './driver/host-memory.ts';
-import { MessageLog } from './driver/message-log.ts';
-import type { QueuePair } from './driver/queue-pair.ts';
-import { Regions } from './driver/regions.ts';
 import { Verbs } from './driver/verbs.ts';
 import { VerbsError } from './errno.ts';
+import type { MemoryNotifiers } from './memory-notifier.ts';
 import { AddressSpace } from './mm/address-space.ts';
 import { checkMemory } from './mm/leak-check.ts';
 import { Memory } from './mm/memory.ts';
 import { PAGE_BYTES } from './mm/physical/frames.ts';
-import type { HostReport } from './report.ts';
+import type { Limits } from './mm/virtual/mm-struct.ts';
+import { HostProcess } from './process.ts';
+import type { HostReport, ProcessReport } from './report.ts';
 import { VirtualScheduler } from './rx/virtual-scheduler.ts';
 import { Completion, type Sim } from './sched/completion.ts';
 import { Scheduler, type Thread } from './sched/scheduler.ts';
@@ -66,16 +69,18 @@ export class Host implements FrameHandler {
   /** The first process. */
   readonly mm: AddressSpace;
   readonly verbs: Verbs;
+  /** Every process there has been, the first one first. */
+  readonly processes: HostProcess[] = [];
   readonly scheduler: Scheduler;
+  private readonly device: Device;
   private readonly port: Port;
   private readonly timers: Timers;
   private readonly memory: HostMemory;
   private readonly events: BusEvents;
   private readonly faults: FaultService;
-  private readonly log: MessageLog;
 
   constructor(
-    config: HostConfig,
+    private readonly config: HostConfig,
     private readonly pool: FramePool,
   ) {
     const { costs } = config;
@@ -91,14 +96,42 @@ export class Host implements FrameHandler {
     const bus = new AdapterBus(this.node, pool, this.port, this.timers, config.busRateGbps);
     const virtualTime = new VirtualScheduler(this.timers);
     this.events = new BusEvents(pool, virtualTime, config.interruptPs);
-    const queuePairs = new Map<number, QueuePair>();
-    this.log = new MessageLog(this.node, this.mm, queuePairs, config.verify);
-    this.memory = new HostMemory(bus, this.ram.frames, this.ram.rmap, this.log, costs.dmaReadPs);
     const commands = new Commands(bus, this.events, costs.commandPs);
-    const regions = new Regions(bus, commands, this.mm, config.memlockBytes);
-    this.faults = new FaultService(bus, this.events, regions, this.mm, config.faultWorkers);
-    const { mm, events, log } = this;
-    this.verbs = new Verbs(bus, commands, events, regions, mm, queuePairs, log, costs);
+    const traits = { fixedRegions: config.fixedRegions ?? false };
+    const { events, mm } = this;
+    const device = new Device(bus, commands, events, costs, traits, mm, config.verify);
+    this.device = device;
+    if (traits.fixedRegions) this.memoryNotifiers.register(fixedRegionsNotifier);
+    const { frames, rmap } = this.ram;
+    this.memory = new HostMemory(bus, frames, rmap, device.log, costs.dmaReadPs);
+    this.faults = new FaultService(bus, events, device.regions, this.ram, config.faultWorkers);
+    this.verbs = this.addProcess(config.name, mm, config.memlockBytes).verbs;
+  }
+
+  /** A new process without mappings; `limits` are those of the host's first process when left out. */
+  createProcess(name: string, limits: Limits = this.config): HostProcess {
+    return this.addProcess(
+      name,
+      new AddressSpace(this.ram.createMm(name, limits)),
+      limits.memlockBytes,
+    );
+  }
+
+  /** Makes a process of memory that there is (fork): it opens the device anew. */
+  addProcess(
+    name: string,
+    mm: AddressSpace,
+    memlockBytes = mm.state.limits.memlockBytes,
+  ): HostProcess {
+    const verbs = new Verbs(this.device, mm, memlockBytes, this.processes.length === 0);
+    const process = new HostProcess(name, mm, verbs);
+    this.processes.push(process);
+    return process;
+  }
+
+  /** Who must agree before memory is plugged or unplugged. */
+  get memoryNotifiers(): MemoryNotifiers {
+    return this.ram.hotplug.notifiers;
   }
 
   /** Starts a simulated thread at the current time. */
@@ -148,18 +181,29 @@ export class Host implements FrameHandler {
 
   /** What happened so far, as plain data. */
   report(): HostReport {
-    const { mm, verbs } = this;
     const { counters, swap } = this.ram;
+    const { regions, log, asyncEvents, allQueuePairs } = this.device;
+    const processes = this.processes.map(({ name, mm, verbs }) => ({
+      name,
+      notifierInvalidations: mm.notifiers.intervals.invalidations,
+      pinnedBytesPeak: mm.pinnedPeakBytes,
+      residentBytesPeak: mm.residentPeakBytes,
+      residentBytes: mm.residentBytes,
+      registrationPs: verbs.registrationPs,
+    }));
+    const sum = (field: Exclude<keyof ProcessReport, 'name'>): number =>
+      processes.reduce((all, process) => all + process[field], 0);
     return {
       name: this.node.name,
       mm: { ...counters },
       dma: { ...this.memory.counters },
-      notifierInvalidations: mm.notifiers.intervals.invalidations,
+      notifierInvalidations: sum('notifierInvalidations'),
       faultsFailed: this.faults.failed,
       faultsRaced: this.faults.raced,
-      asyncEvents: verbs.asyncEvents.map(({ event, number }) => ({ event, number })),
-      regions: verbs.memoryRegions.map((region) => ({
+      asyncEvents: asyncEvents.map(({ event, number }) => ({ event, number })),
+      regions: regions.all.map((region) => ({
         mrn: region.mrn,
+        process: region.mm.name,
         pd: region.pd,
         lkey: region.lkey,
         rkey: region.rkey,
@@ -171,27 +215,32 @@ export class Host implements FrameHandler {
         counters: { ...region.counters, pages_mapped: region.pagesMapped },
         faultLatenciesPs: region.faultLatenciesPs,
       })),
-      queuePairs: verbs.allQueuePairs.map(({ qpn, type, counters }) => ({
+      queuePairs: allQueuePairs.map(({ qpn, type, counters }) => ({
         qpn,
         type,
         counters: { ...counters },
       })),
-      messages: this.log.entries,
-      atomics: this.log.atomics,
-      pinnedBytesPeak: mm.pinnedPeakBytes,
-      residentBytesPeak: mm.residentPeakBytes,
-      residentBytes: mm.residentBytes,
+      messages: log.entries,
+      atomics: log.atomics,
+      pinnedBytesPeak: sum('pinnedBytesPeak'),
+      residentBytesPeak: sum('residentBytesPeak'),
+      residentBytes: sum('residentBytes'),
+      processes,
       swapBytesUsed: swap.usedSlots * PAGE_BYTES,
-      registrationPs: verbs.registrationPs,
+      registrationPs: sum('registrationPs'),
     };
   }
 
   /** Asserts that every page frame is free, or mapped or pinned as often as its counts say. */
   checkLeaks(): void {
     checkMemory(this.ram);
-    let pinned = 0;
-    for (const region of this.verbs.memoryRegions) pinned += region.pinned?.pageCount ?? 0;
-    assert(pinned === this.mm.state.pinnedPages, 'pinned pages are miscounted', this.node);
+    for (const { mm, name } of this.processes) {
+      let pinned = 0;
+      for (const region of this.device.regions.all) {
+        if (region.mm === mm) pinned += region.pinned?.pageCount ?? 0;
+      }
+      assert(pinned === mm.state.pinnedPages, `pinned pages of ${name} are miscounted`, this.node);
+    }
   }
 
   /** Lets go of the bytes of all memory, so that a pool shared with others can be checked empty. */

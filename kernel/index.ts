@@ -1,6 +1,21 @@
 /**
  * kernel: the host. What harness and tests may use of it.
  */
+
+export { ALL_ENTRIES, type InvalidationSource, NoSource } from './clients/invalidation-source.ts';
+export { HooksSource } from './clients/invalidation-source-hooks.ts';
+export { type PerfReading, PerfSource } from './clients/invalidation-source-perf.ts';
+export { UmmunotifySource } from './clients/invalidation-source-ummunotify.ts';
+export { PerfEvents, type PerfOptions } from './clients/perf-events.ts';
+export {
+  type CacheCounters,
+  type CacheOptions,
+  type Lease,
+  type Registrar,
+  RegistrationCache,
+  type ReleasePolicy,
+} from './clients/registration-cache.ts';
+export { Ummunotify } from './clients/ummunotify.ts';
 export type { HostConfig } from './config.ts';
 export { defaultHostCosts, type HostCosts } from './costs.ts';
 export type { QueuePairAttributes } from './driver/attributes.ts';
@@ -23,9 +38,16 @@ export {
 } from './driver/work.ts';
 export { type Errno, VerbsError } from './errno.ts';
 export { Host, type Result } from './host.ts';
+export {
+  type MemoryAction,
+  type MemoryNotifier,
+  MemoryNotifiers,
+  type MemoryVeto,
+} from './memory-notifier.ts';
 export { type AddressSpace, MAP_POPULATE } from './mm/address-space.ts';
 export { PAGE_BYTES } from './mm/physical/frames.ts';
 export { PROT_EXEC, PROT_READ, PROT_WRITE, type Vma } from './mm/virtual/vma.ts';
+export { HostProcess } from './process.ts';
 export type { HostReport, RegionReport } from './report.ts';
 export { Completion, type Sim, wait } from './sched/completion.ts';
 export { Mutex } from './sched/mutex.ts';

@@ -10,6 +10,8 @@ import type { RegionCounters } from './umem/counters.ts';
 /** One memory region, registered or not any more. */
 export interface RegionReport {
   readonly mrn: number;
+  /** Name of the process that it is of. */
+  readonly process: string;
   readonly pd: number;
   readonly lkey: number;
   readonly rkey: number;
@@ -32,6 +34,18 @@ export interface QueuePairReport {
   readonly counters: QueuePairCounters;
 }
 
+/** One process, ended or not. */
+export interface ProcessReport {
+  readonly name: string;
+  readonly notifierInvalidations: number;
+  readonly pinnedBytesPeak: number;
+  readonly residentBytesPeak: number;
+  readonly residentBytes: number;
+  /** Time that its threads spent in registering and deregistering, waiting included. */
+  readonly registrationPs: number;
+}
+
+/** Of several processes, peaks are the sum of each one's own. */
 export interface HostReport {
   readonly name: string;
   /** Memory manager, named as in /proc/vmstat. */
@@ -49,6 +63,8 @@ export interface HostReport {
   readonly pinnedBytesPeak: number;
   readonly residentBytesPeak: number;
   readonly residentBytes: number;
+  /** In order of their making. */
+  readonly processes: readonly ProcessReport[];
   readonly swapBytesUsed: number;
   /** Time that threads spent in registering and deregistering, waiting included. */
   readonly registrationPs: number;

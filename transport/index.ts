@@ -37,6 +37,7 @@ export * from './sim/failure.ts';
 export * from './sim/node.ts';
 export * from './sim/partition.ts';
 export * from './sim/prng.ts';
+export * from './sim/sparse-table.ts';
 export * from './sim/timer-queue.ts';
 export * from './sim/units.ts';
 export * from './wire/addresses.ts';

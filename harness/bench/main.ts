@@ -8,6 +8,9 @@
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { type BenchRow, calibrate, rowOf } from './measure.ts';
+import { type MemoryUse, odpMemoryUse } from './odp-memory.ts';
+import { faultsPerCpuSecond, invalidationsPerCpuSecond } from './paging.ts';
+import { replayEventsPerCpuSecond } from './replay.ts';
 import { streamPacketsPerCpuSecond } from './stream.ts';
 import { runPeer } from './window-peer.ts';
 import { bareRun, windowRun } from './windows.ts';
@@ -40,6 +43,16 @@ const benchmarks: readonly Benchmark[] = [
       ),
   },
   {
+    name: 'replay_events',
+    run: async (name, runs) =>
+      rowOf(
+        name,
+        'events/s',
+        repeat(runs, replayEventsPerCpuSecond),
+        'qe-mmap128k, four ranks, scheme none: address-space calls and page faults, no wire',
+      ),
+  },
+  {
     name: 'ws_window_ratio',
     run: async (name, runs) => {
       const ratios: number[] = [];
@@ -54,7 +67,40 @@ const benchmarks: readonly Benchmark[] = [
       return rowOf(name, 'ratio', ratios, note);
     },
   },
+  paging(
+    'page_fault_handling',
+    'page faults from event to resume, with the 64-byte WRITEs that raise them, 16 queue pairs',
+    () => faultsPerCpuSecond(16_384),
+  ),
+  paging('range_invalidation', 'madvise of 64 KiB that the adapter has', () =>
+    invalidationsPerCpuSecond(8_192, true),
+  ),
+  paging('range_invalidation_unmapped', 'the same of 64 KiB that the adapter does not have', () =>
+    invalidationsPerCpuSecond(8_192, false),
+  ),
+  {
+    name: 'odp_64gib_memory',
+    run: async (name, runs) => {
+      const uses: MemoryUse[] = [];
+      for (let i = 0; i < runs; i++) uses.push(await odpMemoryUse());
+      const { arrayBuffersMib, heapMib, pages } = uses.at(-1) as MemoryUse;
+      const parts = `last: ${Math.round(arrayBuffersMib)} MiB in array buffers, ${Math.round(heapMib)} MiB in the heap`;
+      const note = `resident memory above the empty process: 64 regions of 1 GiB on demand, ${pages} pages at random brought in; ${parts}`;
+      return rowOf(
+        name,
+        'MiB',
+        uses.map(({ rssMib }) => rssMib),
+        note,
+      );
+    },
+  },
 ];
+
+/** A benchmark of speed in one process. */
+function paging(name: string, what: string, run: () => number): Benchmark {
+  const note = `one process, no wire; ${what}; digest and verification off`;
+  return { name, run: async (row, runs) => rowOf(row, '1/s', repeat(runs, run), note) };
+}
 
 function repeat(runs: number, run: () => number): number[] {
   run();

@@ -1,14 +1,19 @@
 /**
- * The other process of the window benchmark: one host of the world (`world URL`), or a bare echo
- * (`echo URL BYTES`).
+ * The other process of a benchmark: of windows one host of the world (`world URL`), or a bare echo
+ * (`echo URL BYTES`); of memory the one that is measured (`odp-memory`).
  */
 import { WebSocket } from 'ws';
 import { connect } from '../../transport/index.ts';
 import { runPart } from '../run.ts';
+import { measureOdpMemory } from './odp-memory.ts';
 import { windowScenario } from './windows.ts';
 
 /** Runs to the end of the world, or until the echo's peer hangs up. */
 export async function runPeer([what, url, bytes]: readonly string[]): Promise<void> {
+  if (what === 'odp-memory') {
+    measureOdpMemory();
+    return;
+  }
   if (what === 'echo') {
     const answer = Buffer.alloc(Number(bytes));
     // As `transport/channel/websocket.ts` does on loopback: a zero mask, which ws skips.

@@ -16,6 +16,9 @@ import {
   wait,
 } from '../../kernel/index.ts';
 import {
+  ADVICE_PREFETCH,
+  ADVICE_PREFETCH_WRITE,
+  ADVISE_FLUSH,
   Failure,
   MS,
   QPS_ERR,
@@ -202,7 +205,9 @@ export class ControlSession {
       case 'advise': {
         const at = resources.place(command.mr, command.off, command.len);
         const { region } = resources.region(command.mr);
-        yield* host.verbs.adviseMr(region, at, command.len, command.write === 1);
+        const advice = command.write === 1 ? ADVICE_PREFETCH_WRITE : ADVICE_PREFETCH;
+        const range = { address: at, length: command.len, lkey: region.lkey };
+        yield* host.verbs.adviseMr(region.pd, advice, ADVISE_FLUSH, [range]);
         return {};
       }
       case 'dontneed': {

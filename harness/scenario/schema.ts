@@ -232,7 +232,7 @@ function timedRange<T extends { at: number; offset: number; length?: number | un
 }
 
 const replaySchema = z.strictObject({
-  /** A recorded run that ships in harness/traces, or the path prefix of one (without .rankN.gz). */
+  /** A recorded run that ships in harness/traces, or the folder of one. */
   run: z.string(),
   /** The ranks that become the first and the second host. */
   ranks: z.tuple([integer(0, 4095), integer(0, 4095)]).default([0, 1]),

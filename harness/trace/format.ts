@@ -1,29 +1,10 @@
 /**
- * The compact form of one rank of a recorded MPI run: what is kept and how it is written.
+ * What one rank of a recorded MPI run says, line by line: its address space when recording began, and
+ * then every change of it, every page fault and every message, in recorded order.
  *
- * Text, gzip-compressed, tab-separated. The first line names the format, the run and the rank; the
- * last line is `end` with the number of lines before it, so that a file cut short is noticed even
- * when its compression is intact. In between, in recorded order, first what the address space was
- * at time 0 (`map`, `res`), then events. Column 1 is the time in ns since the previous line.
- *
- *     faultline-trace 1 <run> <rank> <ranks> <brk, hex>
- *     0    map      addr len prot              mapped at time 0
- *     0    res      addr pages                 resident at time 0
- *     gap  mmap     addr len prot              replaces what was there
- *     gap  munmap   addr len
- *     gap  mremap   addr len newaddr newlen
- *     gap  brk      newend
- *     gap  madvise  addr len advice
- *     gap  mprotect addr len prot
- *     gap  pf       addr pages                 the program touched pages that were not resident
- *     gap  tx|ptx   addr len bytes peer id     a message leaves (ptx: part of a collective)
- *     gap  rx|prx   addr len bytes peer match id
- *     gap  done     id                         buffer of tx or rx `id` is the program's again
- *     gap  call|ret id                         a collective begins, returns
- *     end  lines
- *
- * Addresses are hexadecimal, lengths decimal bytes. `match` n: receives the n-th tx or ptx line of
- * the peer's file (`-`: never matched). The original recording has more columns; see `pack.ts`.
+ * Owns the shapes; `reader.ts` makes them from a folder of the recording, `docs/REPLAY.md` describes
+ * the files. Left out are the user's view of collectives (the messages inside them are there), memory
+ * statistics, tags and communicators.
  */
 
 /** Reading, writing and executing, as mmap numbers them. */
@@ -37,64 +18,99 @@ interface Range {
   readonly length: number;
 }
 
+/** One mapping of /proc/self/maps. */
+export interface TraceMapping {
+  readonly start: number;
+  readonly end: number;
+  readonly prot: number;
+  readonly isShared: boolean;
+  /** What is mapped, `''` for anonymous memory. The pages of [vdso] and [vvar] count as files. */
+  readonly file: string;
+  readonly fileOffset: number;
+  readonly area: 'heap' | 'stack' | 'other';
+}
+
+/** Adjacent pages that are present. */
+export interface ResidentRun {
+  readonly address: number;
+  readonly pageCount: number;
+  /** False for pages of files and of shared memory. */
+  readonly anonymous: boolean;
+}
+
+interface FromThread {
+  /** Made by another thread than the one that runs the program. */
+  readonly isHelper: boolean;
+}
+
 /** One line; `line` is its number in the file and `gapNs` the recorded time since the one before. */
 export type TraceEvent = { readonly line: number; readonly gapNs: number } & (
-  | ({ readonly kind: 'map' | 'mmap' | 'mprotect'; readonly prot: number } & Range)
-  | ({ readonly kind: 'munmap' } & Range)
-  | ({ readonly kind: 'madvise'; readonly advice: string } & Range)
+  | ({
+      /** Also shmat. Replaces what was there. */
+      readonly kind: 'mmap';
+      readonly prot: number;
+      /** MAP_* bits of Linux. */
+      readonly flags: number;
+      readonly file: string;
+      readonly fileOffset: number;
+    } & Range &
+      FromThread)
+  /** Also shmdt. */
+  | ({ readonly kind: 'munmap' } & Range & FromThread)
+  | ({ readonly kind: 'mprotect'; readonly prot: number } & Range & FromThread)
+  | ({ readonly kind: 'madvise'; readonly advice: number } & Range)
   | ({ readonly kind: 'mremap'; readonly newAddress: number; readonly newLength: number } & Range)
   | { readonly kind: 'brk'; readonly end: number }
-  | { readonly kind: 'res' | 'pf'; readonly address: number; readonly pageCount: number }
+  | { readonly kind: 'pf'; readonly address: number; readonly pageCount: number }
   | TraceMessage
   | { readonly kind: 'done' | 'call' | 'ret'; readonly id: number }
+  | { readonly kind: 'rma' }
 );
 
-/** A send or receive of the recorded program. */
+/** A send or receive of the recorded program; `ptx` and `prx` are parts of a collective. */
 export interface TraceMessage extends Range {
   readonly kind: 'tx' | 'ptx' | 'rx' | 'prx';
-  /** Payload, bytes; differs from `length` only for derived datatypes. */
+  /** Payload, of a receive its capacity; bytes. `length` is more for derived datatypes. */
   readonly bytes: number;
+  /** World rank; of a receive posted with any source the one whose message it took, or -1. */
   readonly peer: number;
   /**
    * Which message it is: the number of the sender's line, counting tx and ptx from 1. 0 for a
    * receive that never matched.
    */
   readonly message: number;
-  /** The call it is part of (ptx, prx) or its own id (tx, rx). */
+  /** The call it is part of (ptx, prx; 0: of none that was recorded) or its own id (tx, rx). */
   readonly id: number;
 }
 
+/** A line that sends or receives. */
+export type MessageLine = TraceEvent & TraceMessage;
+
 /** One rank of a recorded run. */
 export interface Trace {
+  /** The file of the events, for messages about them. */
   readonly file: string;
   readonly run: string;
   readonly rank: number;
+  /** How many ranks the run had. */
   readonly ranks: number;
-  /** End of the heap at time 0. */
+  /** End of the heap when recording began. */
   readonly brk: number;
-  /** `map` and `res` lines: the address space at time 0. */
-  readonly start: readonly TraceEvent[];
+  readonly mappings: readonly TraceMapping[];
+  readonly resident: readonly ResidentRun[];
   readonly events: readonly TraceEvent[];
 }
 
-export const TRACE_FORMAT = 'faultline-trace 1';
+/** How a recorded rank ended: at MPI_Finalize. */
+export interface TraceEnd {
+  readonly mappings: readonly TraceMapping[];
+  readonly resident: readonly ResidentRun[];
+}
 
-/** How many columns follow the kind. */
-export const columnCount: Readonly<Record<TraceEvent['kind'], number>> = {
-  map: 3,
-  res: 2,
-  mmap: 3,
-  munmap: 2,
-  mremap: 4,
-  brk: 1,
-  madvise: 3,
-  mprotect: 3,
-  pf: 2,
-  tx: 5,
-  ptx: 5,
-  rx: 6,
-  prx: 6,
-  done: 1,
-  call: 1,
-  ret: 1,
-};
+export function isSend(event: TraceEvent): event is TraceEvent & { kind: 'tx' | 'ptx' } {
+  return event.kind === 'tx' || event.kind === 'ptx';
+}
+
+export function isReceive(event: TraceEvent): event is TraceEvent & { kind: 'rx' | 'prx' } {
+  return event.kind === 'rx' || event.kind === 'prx';
+}

@@ -1,92 +1,98 @@
 /**
- * Reads one rank of a recorded run in the compact form of `format.ts`, and checks every line.
+ * Reads one rank of a recorded run, and checks every line that it keeps.
  *
- * Everything wrong with a file is a Failure E_TRACE_INVALID that names file and line.
+ * Everything wrong with a file is a Failure E_TRACE_INVALID that names file and line. The format is
+ * described in docs/REPLAY.md.
  */
-import { existsSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { gunzipSync } from 'node:zlib';
 import { Failure } from '../../transport/index.ts';
+import { Columns } from './columns.ts';
+import { findRun, type RunFolder, readPart } from './folder.ts';
 import {
-  columnCount,
-  PROT_EXEC,
-  PROT_READ,
-  PROT_WRITE,
-  TRACE_FORMAT,
+  isReceive,
+  isSend,
+  type ResidentRun,
   type Trace,
+  type TraceEnd,
   type TraceEvent,
 } from './format.ts';
+import { parseMaps, parseResident, protectionOf } from './maps.ts';
 
-const shipped = fileURLToPath(new URL('../traces/', import.meta.url));
-/** Addresses of user space end here (x86-64). */
-const ADDRESS_LIMIT = 2 ** 47;
+/** What stands in the flags column of mmap, as MAP_* bits; F, that is MAP_FIXED, is how all replay. */
+const mapFlags: Readonly<Record<string, number>> = {
+  p: 0,
+  s: 0x1,
+  F: 0,
+  K: 0x20000,
+  L: 0x2000,
+  N: 0x4000,
+  P: 0x8000,
+  H: 0x40000,
+};
 
-/** The file of `rank` of `run`: a run that ships, or a path prefix. Throws E_TRACE_INVALID. */
-export function locateTrace(run: string, rank: number): string {
-  for (const prefix of [`${shipped}${run}`, run]) {
-    const file = `${prefix}.rank${rank}.gz`;
-    if (existsSync(file)) return file;
-  }
-  throw new Failure(
-    'E_TRACE_INVALID',
-    `there is no recording of rank ${rank}`,
-    `${run}.rank${rank}.gz`,
-    'a run in harness/traces, or a path without .rankN.gz',
-  );
+/** Advice of madvise by name (include/uapi/asm-generic/mman-common.h). */
+const adviceNumbers: Readonly<Record<string, number>> = {
+  MADV_NORMAL: 0,
+  MADV_RANDOM: 1,
+  MADV_SEQUENTIAL: 2,
+  MADV_WILLNEED: 3,
+  MADV_DONTNEED: 4,
+  MADV_FREE: 8,
+  MADV_REMOVE: 9,
+  MADV_DONTFORK: 10,
+  MADV_DOFORK: 11,
+  MADV_HUGEPAGE: 14,
+  MADV_NOHUGEPAGE: 15,
+};
+
+/** Kinds of line that say nothing a replay needs. */
+const skipped: ReadonlySet<string> = new Set([
+  'cs',
+  'cr',
+  'rss',
+  'init',
+  'sync',
+  'win',
+  'winfree',
+  'amem',
+  'fmem',
+]);
+
+/** Reads and checks a rank of a run, given by name or folder. Throws Failure E_TRACE_INVALID. */
+export function readTrace(run: string | RunFolder, rank: number): Trace {
+  const folder = typeof run === 'string' ? findRun(run) : run;
+  const maps = readPart(folder, rank, 'maps');
+  const events = readPart(folder, rank, 'tsv');
+  const trace = parseTrace(events.bytes, events.file, folder.name);
+  return { ...trace, mappings: parseMaps(maps.bytes, maps.file) };
 }
 
-/** Reads and checks one file. Throws Failure E_TRACE_INVALID. */
-export function readTrace(file: string): Trace {
-  let text: string;
-  try {
-    text = gunzipSync(readFileSync(file)).toString('latin1');
-  } catch (error) {
-    throw new Failure(
-      'E_TRACE_INVALID',
-      `the file cannot be decompressed: ${(error as Error).message}`,
-      file,
-      'a complete gzip file',
-    );
-  }
-  return parseTrace(text, file);
+/** Reads how a rank ended. Throws Failure E_TRACE_INVALID. */
+export function readEnd(run: string | RunFolder, rank: number): TraceEnd {
+  const folder = typeof run === 'string' ? findRun(run) : run;
+  const maps = readPart(folder, rank, 'maps_end');
+  const resident = readPart(folder, rank, 'res_end');
+  return {
+    mappings: parseMaps(maps.bytes, maps.file),
+    resident: parseResident(resident.bytes, resident.file),
+  };
 }
 
-/** The same from text that is already decompressed; `file` names it in errors. */
-export function parseTrace(text: string, file: string): Trace {
-  const lines = text.split('\n');
-  if (lines.at(-1) === '') lines.pop();
-  const [format, run, rank, ranks, brk] = (lines[0] ?? '').split('\t');
-  if (format !== TRACE_FORMAT || brk === undefined) {
-    throw bad(file, 1, 'this is not a recording of a format known here', TRACE_FORMAT);
+/** The events of one file that is already decompressed; `file` names it in errors. */
+export function parseTrace(bytes: Buffer, file: string, run = ''): Trace {
+  const lines = new Columns(file, bytes);
+  const header = headerOf(lines);
+  const reader = new EventReader(lines);
+  reader.readAll();
+  if (!reader.isFinished) {
+    throw lines.bad('the recording stops early', 'a line `finalize` at the end');
   }
-  const [end, count] = (lines.at(-1) as string).split('\t');
-  if (end !== 'end')
-    throw bad(file, lines.length, 'the recording stops early', 'a last line `end`');
-  if (Number(count) !== lines.length - 1) {
-    throw bad(
-      file,
-      lines.length,
-      `lines are missing: ${count} were written`,
-      `${lines.length - 1}`,
-    );
-  }
-  const start: TraceEvent[] = [];
-  const events: TraceEvent[] = [];
-  let sends = 0;
-  for (let i = 1; i < lines.length - 1; i++) {
-    const event = new Line(file, i + 1, lines[i] as string).event(sends);
-    if (event.kind === 'tx' || event.kind === 'ptx') sends++;
-    (event.kind === 'map' || event.kind === 'res' ? start : events).push(event);
-  }
-  const first = new Line(file, 1, `0\tbrk\t${brk}`);
   return {
     file,
-    run: run as string,
-    rank: Number(rank),
-    ranks: Number(ranks),
-    brk: first.address(0),
-    start,
-    events,
+    run,
+    ...header,
+    mappings: [],
+    resident: reader.resident,
+    events: reader.events,
   };
 }
 
@@ -97,143 +103,256 @@ export function parseTrace(text: string, file: string): Trace {
 export function checkPair(receiver: Trace, sender: Trace): void {
   const sends = new Map<number, number>();
   for (const event of sender.events) {
-    if ((event.kind === 'tx' || event.kind === 'ptx') && event.peer === receiver.rank) {
-      sends.set(event.message, event.bytes);
-    }
+    if (isSend(event) && event.peer === receiver.rank) sends.set(event.message, event.bytes);
   }
   for (const event of receiver.events) {
-    if ((event.kind !== 'rx' && event.kind !== 'prx') || event.peer !== sender.rank) continue;
-    if (event.message === 0) continue;
-    const bytes = sends.get(event.message);
+    if (!isReceive(event) || event.peer !== sender.rank || event.message === 0) continue;
+    const { message, line } = event;
+    const bytes = sends.get(message);
     if (bytes === undefined) {
-      throw bad(
-        receiver.file,
-        event.line,
-        `message ${event.message} of rank ${sender.rank} is not a send to rank ${receiver.rank}`,
-        `a match in ${sender.file}`,
-      );
+      const problem = `message ${message} of rank ${sender.rank} is not a send to rank ${receiver.rank}`;
+      throw bad(receiver, line, problem, `a match in ${sender.file}`);
     }
     if (bytes > event.bytes) {
-      throw bad(receiver.file, event.line, `${bytes} bytes are received`, `at most ${event.bytes}`);
+      throw bad(receiver, line, `${bytes} bytes are received`, `at most ${event.bytes}`);
     }
-    sends.delete(event.message);
+    sends.delete(message);
   }
   for (const [message] of sends) {
-    throw bad(
-      sender.file,
-      0,
-      `message ${message} is never received`,
-      `a match in ${receiver.file}`,
-    );
+    throw bad(sender, 0, `message ${message} is never received`, `a match in ${receiver.file}`);
   }
 }
 
-function bad(file: string, line: number, message: string, expected: string): Failure {
+function bad({ file }: Trace, line: number, message: string, expected: string): Failure {
   return new Failure('E_TRACE_INVALID', message, line > 0 ? `${file}:${line}` : file, expected);
 }
 
-/** One line taken apart. */
-class Line {
-  private readonly columns: string[];
+function headerOf(lines: Columns): Pick<Trace, 'rank' | 'ranks' | 'brk'> {
+  const text = lines.next() ? lines.rest() : '';
+  const found = /^# rank (\d{1,4}) of (\d{1,4});.*brk at snapshot ([0-9a-f]{1,12})[;,]? /.exec(
+    text,
+  );
+  if (!found) {
+    throw lines.bad(
+      'this is not a recording of a format known here',
+      '# rank R of N; … brk at snapshot ADDRESS; …',
+    );
+  }
+  return {
+    rank: Number(found[1]),
+    ranks: Number(found[2]),
+    brk: Number.parseInt(found[3] as string, 16),
+  };
+}
 
-  constructor(
-    private readonly file: string,
-    private readonly number: number,
-    private readonly text: string,
-  ) {
-    this.columns = text.split('\t');
+/** Takes the lines of one rank in order. */
+class EventReader {
+  readonly events: TraceEvent[] = [];
+  readonly resident: ResidentRun[] = [];
+  isFinished = false;
+  /** Sends so far: a message is known by its number among them. */
+  private sends = 0;
+
+  constructor(private readonly lines: Columns) {}
+
+  readAll(): void {
+    const { lines } = this;
+    let gapNs = 0;
+    while (lines.next()) {
+      gapNs += lines.integer();
+      const kind = lines.text();
+      if (skipped.has(kind)) continue;
+      const event = this.take(kind, gapNs);
+      if (event === undefined) continue;
+      lines.end();
+      this.events.push(event);
+      gapNs = 0;
+    }
   }
 
-  /** `sendsBefore` is the number of tx and ptx lines before this one. */
-  event(sendsBefore: number): TraceEvent {
-    const kind = this.columns[1] as TraceEvent['kind'];
-    const count = Object.hasOwn(columnCount, kind ?? '') ? columnCount[kind] : undefined;
-    if (count === undefined)
-      throw this.bad(`'${kind}' is not a kind of event`, 'see trace/format.ts');
-    if (this.columns.length !== count + 2) {
-      throw this.bad(`${this.columns.length - 2} columns follow '${kind}'`, `${count} columns`);
-    }
-    const head = { line: this.number, gapNs: this.integer(-2) };
+  private take(kind: string, gapNs: number): TraceEvent | undefined {
+    const { lines } = this;
+    const { line } = lines;
     switch (kind) {
-      case 'map':
-      case 'mmap':
-      case 'mprotect':
-        return { ...head, kind, ...this.range(), prot: this.protection(2) };
-      case 'munmap':
-        return { ...head, kind, ...this.range() };
-      case 'madvise':
-        return { ...head, kind, ...this.range(), advice: this.column(2) };
-      case 'mremap':
-        return {
-          ...head,
-          kind,
-          ...this.range(),
-          newAddress: this.address(2),
-          newLength: this.integer(3),
-        };
-      case 'brk':
-        return { ...head, kind, end: this.address(0) };
       case 'res':
+        this.resident.push(this.residentRun());
+        return undefined;
+      case 'mmap':
+        return this.mmap(line, gapNs);
+      case 'munmap': {
+        const [address, length] = [lines.address(), lines.integer()];
+        return { line, gapNs, kind, address, length, isHelper: this.isHelper() };
+      }
+      case 'mprotect': {
+        const [address, length, prot] = [lines.address(), lines.integer(), this.protection()];
+        return { line, gapNs, kind, address, length, prot, isHelper: this.isHelper() };
+      }
+      case 'mremap': {
+        const [address, length] = [lines.address(), lines.integer()];
+        const [newAddress, newLength] = [lines.address(), lines.integer()];
+        lines.skip();
+        return { line, gapNs, kind, address, length, newAddress, newLength };
+      }
+      case 'brk': {
+        const end = lines.address();
+        lines.signed();
+        return { line, gapNs, kind, end };
+      }
+      case 'madvise': {
+        const [address, length] = [lines.address(), lines.integer()];
+        return { line, gapNs, kind, address, length, advice: this.advice() };
+      }
+      case 'shmat':
+        return this.attach(line, gapNs);
+      case 'shmdt': {
+        const [address, length] = [lines.address(), lines.integer()];
+        lines.rest();
+        return { line, gapNs, kind: 'munmap', address, length, isHelper: false };
+      }
+      case 'clone':
+        this.clone();
+        return undefined;
       case 'pf':
-        return { ...head, kind, address: this.address(0), pageCount: this.integer(1) };
+        return this.pageFault(line, gapNs);
       case 'tx':
       case 'ptx':
+        return this.send(line, gapNs, kind);
       case 'rx':
       case 'prx':
-        return { ...head, kind, ...this.message(kind.endsWith('tx'), sendsBefore) };
+        return this.receive(line, gapNs, kind);
       case 'done':
-      case 'call':
+      case 'call': {
+        const id = lines.integer();
+        lines.rest();
+        return { line, gapNs, kind, id };
+      }
       case 'ret':
-        return { ...head, kind, id: this.integer(0) };
+        return { line, gapNs, kind, id: lines.integer() };
+      case 'rma':
+        lines.rest();
+        return { line, gapNs, kind };
+      case 'finalize':
+        this.isFinished = true;
+        return undefined;
+      default:
+        throw lines.bad(`'${kind}' is not a kind of event`, 'a kind of docs/REPLAY.md');
     }
   }
 
-  address(index: number): number {
-    const text = this.column(index);
-    const value = /^[0-9a-f]{1,12}$/.test(text) ? Number.parseInt(text, 16) : Number.NaN;
-    if (!(value < ADDRESS_LIMIT))
-      throw this.bad(`'${text}' is not an address`, 'hexadecimal below 2^47');
-    return value;
+  private mmap(line: number, gapNs: number): TraceEvent {
+    const { lines } = this;
+    const [address, length, prot] = [lines.address(), lines.integer(), this.protection()];
+    let flags = 0;
+    for (const letter of lines.text()) {
+      const bits = Object.hasOwn(mapFlags, letter) ? mapFlags[letter] : undefined;
+      if (bits === undefined)
+        throw lines.bad(`'${letter}' is not a flag of mmap`, 'p s F N P K L H');
+      flags |= bits;
+    }
+    const backing = lines.text();
+    const at = backing.lastIndexOf('@');
+    const fileOffset = at < 0 ? 0 : Number(backing.slice(at + 1));
+    if (backing !== '-' && (at <= 0 || !Number.isSafeInteger(fileOffset))) {
+      throw lines.bad(`'${backing}' is no backing`, '- or path@offset');
+    }
+    const file = backing === '-' ? '' : backing.slice(0, at);
+    const isHelper = this.isHelper();
+    return { line, gapNs, kind: 'mmap', address, length, prot, flags, file, fileOffset, isHelper };
   }
 
-  private message(sends: boolean, sendsBefore: number) {
-    const peer = this.column(3) === '-1' ? -1 : this.integer(3);
-    const match = sends || this.column(4) === '-' ? 0 : this.integer(4);
-    return {
-      ...this.range(),
-      bytes: this.integer(2),
-      peer,
-      message: sends ? sendsBefore + 1 : match,
-      id: this.integer(sends ? 4 : 5),
-    };
+  /** shmat: a shared mapping of a segment that nothing else is known of. */
+  private attach(line: number, gapNs: number): TraceEvent {
+    const { lines } = this;
+    const [address, length] = [lines.address(), lines.integer()];
+    const file = `SYSV ${lines.rest().split(',')[0]}`;
+    const how = { prot: 3, flags: mapFlags.s as number, file, fileOffset: 0, isHelper: false };
+    return { line, gapNs, kind: 'mmap', address, length, ...how };
   }
 
-  private range(): { address: number; length: number } {
-    return { address: this.address(0), length: this.integer(1) };
+  /** Threads share the address space, and a vfork borrows it; a fork would copy it. */
+  private clone(): void {
+    const { lines } = this;
+    const what = lines.text();
+    if (what === 'thread' || what === 'vfork') return;
+    throw lines.bad(
+      `clone '${what}' cannot be replayed: what the child does is not recorded`,
+      'thread or vfork',
+    );
   }
 
-  private protection(index: number): number {
-    const text = this.column(index);
-    if (!/^[r-][w-][x-]$/.test(text))
-      throw this.bad(`'${text}' is not a protection`, 'such as rw-');
-    const bit = (at: number, value: number): number => (text[at] === '-' ? 0 : value);
-    return bit(0, PROT_READ) + bit(1, PROT_WRITE) + bit(2, PROT_EXEC);
+  private pageFault(line: number, gapNs: number): TraceEvent {
+    const { lines } = this;
+    const [address, pageCount] = [lines.address(), lines.integer()];
+    const mode = lines.text();
+    if (!/^[uk]M?$/.test(mode)) throw lines.bad(`'${mode}' is no mode`, 'u or k, and M');
+    lines.integer();
+    return { line, gapNs, kind: 'pf', address, pageCount };
   }
 
-  /** A decimal column; -2 is the gap in front of the kind. */
-  private integer(index: number): number {
-    const text = this.column(index);
-    const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
-    if (!Number.isSafeInteger(value))
-      throw this.bad(`'${text}' is not a number`, 'a decimal integer');
-    return value;
+  private residentRun(): ResidentRun {
+    const { lines } = this;
+    const [address, pageCount, what] = [lines.address(), lines.integer(), lines.text()];
+    if (what !== 'a' && what !== 'f') throw lines.bad(`'${what}' is no sort of page`, 'a or f');
+    lines.end();
+    return { address, pageCount, anonymous: what === 'a' };
   }
 
-  private column(index: number): string {
-    return this.columns[index + 2] as string;
+  private send(line: number, gapNs: number, kind: 'tx' | 'ptx'): TraceEvent {
+    const { lines } = this;
+    const [address, length, bytes] = [lines.address(), lines.integer(), lines.integer()];
+    const peer = lines.signed();
+    lines.skip(); // tag
+    lines.skip(); // communicator
+    lines.text(); // empty: only receives have a match
+    const id = lines.integer();
+    if (kind === 'tx') lines.skip(); // op
+    // Operations with nobody (MPI_PROC_NULL) do not count.
+    const message = peer >= 0 ? ++this.sends : 0;
+    return { line, gapNs, kind, address, length, bytes, peer, message, id };
   }
 
-  private bad(message: string, expected: string): Failure {
-    return bad(this.file, this.number, `${message} in '${this.text.slice(0, 60)}'`, expected);
+  private receive(line: number, gapNs: number, kind: 'rx' | 'prx'): TraceEvent {
+    const { lines } = this;
+    const [address, length, bytes] = [lines.address(), lines.integer(), lines.integer()];
+    let peer = lines.signed();
+    lines.skip();
+    lines.skip();
+    let message = 0;
+    if (!lines.dash()) {
+      // `s.n` says the sender where the receive did not: it was posted for any source.
+      const match = lines.text();
+      const found = /^(?:(\d{1,4})\.)?(\d{1,10})$/.exec(match);
+      if (!found) throw lines.bad(`'${match}' is no match`, 'n, s.n or -');
+      if (found[1] !== undefined) peer = Number(found[1]);
+      message = Number(found[2]);
+    }
+    const id = lines.integer();
+    if (kind === 'rx') lines.skip();
+    return { line, gapNs, kind, address, length, bytes, peer, message, id };
+  }
+
+  private isHelper(): boolean {
+    if (!this.lines.hasMore) return false;
+    this.lines.skip();
+    return true;
+  }
+
+  private protection(): number {
+    const text = this.lines.text();
+    const prot = protectionOf(text);
+    if (prot < 0) throw this.lines.bad(`'${text}' is not a protection`, 'such as rw-');
+    return prot;
+  }
+
+  private advice(): number {
+    const text = this.lines.text();
+    const number = Object.hasOwn(adviceNumbers, text) ? adviceNumbers[text] : undefined;
+    if (number === undefined) {
+      throw this.lines.bad(
+        `'${text}' is no advice known here`,
+        Object.keys(adviceNumbers).join(', '),
+      );
+    }
+    return number;
   }
 }

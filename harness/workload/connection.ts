@@ -85,7 +85,7 @@ export function* connect(
 
 /** Creates a queue pair of a scenario. */
 export function create(
-  { verbs }: Host,
+  { verbs }: Pick<Host, 'verbs'>,
   pd: number,
   cq: CompletionQueue,
   srq: SharedReceiveQueue | undefined,
@@ -103,7 +103,7 @@ export function create(
 
 /** Takes a new queue pair to RTS. */
 export function* toRts(
-  { verbs }: Host,
+  { verbs }: Pick<Host, 'verbs'>,
   qp: QueuePair,
   pair: QueuePairSpec,
   { destLid, destQpn, mtuBytes, sendPsn, receivePsn }: Numbers,

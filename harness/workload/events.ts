@@ -13,7 +13,7 @@ import {
   VerbsError,
   wait,
 } from '../../kernel/index.ts';
-import { assert, type TimePs } from '../../transport/index.ts';
+import { ADVICE_PREFETCH_WRITE, ADVISE_FLUSH, assert, type TimePs } from '../../transport/index.ts';
 import type { EventSpec } from '../scenario/schema.ts';
 import { type Buffer, type Buffers, mappedBytes } from './buffers.ts';
 import { addressWords, CONTROL_ADVERT, CONTROL_PAUSE, CONTROL_PAUSED } from './control-message.ts';
@@ -98,7 +98,9 @@ export class Events {
     const length = event.lengthBytes ?? buffer.spec.sizeBytes - event.offsetBytes;
     const address = buffer.address + event.offsetBytes;
     try {
-      yield* this.host.verbs.adviseMr(buffer.region, address, length, true);
+      const { pd, lkey } = buffer.region;
+      const range = { address, length, lkey };
+      yield* this.host.verbs.adviseMr(pd, ADVICE_PREFETCH_WRITE, ADVISE_FLUSH, [range]);
     } catch (error) {
       if (!(error instanceof VerbsError)) throw error;
     }

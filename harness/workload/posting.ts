@@ -34,7 +34,7 @@ export class Posting {
   private room: Completion<void> | undefined;
 
   constructor(
-    private readonly host: Host,
+    private readonly host: Pick<Host, 'verbs' | 'node'>,
     private readonly queue: CompletionQueue,
   ) {}
 

@@ -1,14 +1,27 @@
 /**
  * The address space of a recorded rank: as it was when recording began, and how each line about
  * memory changes it. Knows nothing of messages; whoever uses it lets go of a range first.
+ *
+ * Which calls a program makes through libc, where malloc hooks see them, and which it does not, a
+ * recording of system calls does not say. The rule here: what the main thread does to anonymous memory
+ * is malloc's work, and goes through libc; the loader (all mappings of files) and helper threads make
+ * raw system calls.
  */
 import type { AddressSpace, Sim } from '../../kernel/index.ts';
 import { PROT_WRITE, type Trace, type TraceEvent } from '../trace/format.ts';
 import { PAGE_BYTES, pageRange } from './layout.ts';
 import { mappingAt } from './registrations.ts';
 
+/** MAP_* and MADV_* of Linux. */
+const MAP_SHARED = 0x1;
+const MAP_GROWSDOWN = 0x100;
+const MADV_DONTNEED = 4;
+
 /** Called before [address, address + length) is unmapped, moved or emptied; returns when it may be. */
 export type BeforeUnmap = (address: number, length: number) => Sim<void>;
+
+/** The calls that take memory away, as libc offers them: AddressSpace itself, or hooks around it. */
+export type LibcCalls = Pick<AddressSpace, 'mmap' | 'munmap' | 'mremap' | 'brk'>;
 
 export class RecordedMemory {
   private heapEnd: number;
@@ -17,6 +30,7 @@ export class RecordedMemory {
     private readonly mm: AddressSpace,
     private readonly trace: Trace,
     private readonly beforeUnmap: BeforeUnmap,
+    private readonly libc: LibcCalls = mm,
   ) {
     this.heapEnd = trace.brk;
   }
@@ -25,30 +39,39 @@ export class RecordedMemory {
   restore(): void {
     const { mm, trace } = this;
     mm.setBrk(trace.brk);
-    for (const event of trace.start) {
-      if (event.kind === 'map') mm.mapAtStart(event.address, event.length, event.prot);
-      else if (event.kind === 'res') mm.adopt(event.address, event.pageCount);
+    for (const { start, end, prot, isShared, file, fileOffset, area } of trace.mappings) {
+      const flags = (isShared ? MAP_SHARED : 0) | (area === 'stack' ? MAP_GROWSDOWN : 0);
+      mm.mapAtStart(start, end - start, prot, flags, this.fileOf(file), fileOffset);
     }
+    for (const { address, pageCount } of trace.resident) mm.adopt(address, pageCount);
   }
 
   /** Carries out a line about memory; lines about anything else do nothing. */
   *step(event: TraceEvent): Sim<void> {
     const { mm } = this;
     switch (event.kind) {
-      case 'mmap':
-        yield* this.beforeUnmap(event.address, event.length);
-        return yield* mm.mmap(event.address, event.length, event.prot);
-      case 'munmap':
-        yield* this.beforeUnmap(event.address, event.length);
-        return yield* mm.munmap(event.address, event.length);
+      case 'mmap': {
+        const { address, length, prot, flags, file, fileOffset } = event;
+        yield* this.beforeUnmap(address, length);
+        const backing = this.fileOf(file);
+        const calls = event.isHelper || backing ? mm : this.libc;
+        yield* calls.mmap(address, length, prot, flags, backing, fileOffset);
+        return;
+      }
+      case 'munmap': {
+        const { address, length } = event;
+        yield* this.beforeUnmap(address, length);
+        const isRaw = event.isHelper || mappingAt(mm, address)?.file !== undefined;
+        return yield* (isRaw ? mm : this.libc).munmap(address, length);
+      }
       case 'mremap':
         return yield* this.remap(event);
       case 'brk':
         return yield* this.moveBreak(event.end);
       case 'madvise':
-        if (event.advice !== 'MADV_DONTNEED') return;
+        if (event.advice !== MADV_DONTNEED) return;
         yield* this.beforeUnmap(event.address, event.length);
-        return yield* mm.madviseDontneed(event.address, event.length);
+        return yield* this.mm.madviseDontneed(event.address, event.length);
       case 'mprotect':
         return yield* mm.mprotect(event.address, event.length, event.prot);
       case 'pf':
@@ -64,7 +87,7 @@ export class RecordedMemory {
     } else if (newLength < length) {
       yield* this.beforeUnmap(address + newLength, length - newLength);
     }
-    yield* this.mm.mremap(address, length, newAddress, newLength);
+    yield* this.libc.mremap(address, length, newAddress, newLength);
   }
 
   private *moveBreak(newEnd: number): Sim<void> {
@@ -73,7 +96,7 @@ export class RecordedMemory {
     const end = pageUp(this.heapEnd);
     if (start < end) yield* this.beforeUnmap(start, end - start);
     this.heapEnd = newEnd;
-    yield* this.mm.brk(newEnd);
+    yield* this.libc.brk(newEnd);
   }
 
   /**
@@ -85,10 +108,14 @@ export class RecordedMemory {
     for (let at = address; at < end; ) {
       const mapping = mappingAt(this.mm, at);
       const stop = Math.min(end, mapping?.end ?? end);
-      const write = ((mapping?.prot ?? 0) & PROT_WRITE) !== 0;
+      const write = ((mapping?.prot ?? PROT_WRITE) & PROT_WRITE) !== 0;
       yield* this.mm.touch(at, Math.ceil((stop - at) / PAGE_BYTES), write);
       at = stop;
     }
+  }
+
+  private fileOf(path: string) {
+    return path === '' ? undefined : this.mm.memory.files.open(path);
   }
 }
 

@@ -108,12 +108,21 @@ export class Registrations {
 
 /** The mapping that `address` is in. */
 export function mappingAt(mm: AddressSpace, address: number): Readonly<Vma> | undefined {
-  return mm.mappings().find(({ start, end }) => start <= address && address < end);
+  const mappings = mm.mappings();
+  let low = 0;
+  let high = mappings.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((mappings[middle] as Vma).end > address) high = middle;
+    else low = middle + 1;
+  }
+  const found = mappings[low];
+  return found !== undefined && found.start <= address ? found : undefined;
 }
 
 /** ibv_reg_mr whose refusal ends the run. Throws Failure E_OPERATION. */
 export function* registerRegion(
-  host: Host,
+  host: Pick<Host, 'verbs' | 'node'>,
   pd: number,
   address: number,
   length: number,

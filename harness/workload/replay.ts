@@ -12,19 +12,20 @@
  * `ret`, for others (tx, rx) at their `done`, for those without a call at the next `call`. Where it
  * uses a buffer again or unmaps it, what used it before must have been complete: it waits there too.
  */
-import { Completion, type Host, type Sim, wait } from '../../kernel/index.ts';
+import type { Completion, Host, Sim } from '../../kernel/index.ts';
 import { hashText, NS, SEND_SIGNALED, WR_RDMA_WRITE_WITH_IMM } from '../../transport/index.ts';
 import type { HostSpec, Mode, QueuePairSpec, Scenario } from '../scenario/schema.ts';
-import type { Trace, TraceEvent, TraceMessage } from '../trace/format.ts';
+import { isSend, type Trace, type TraceEvent, type TraceMessage } from '../trace/format.ts';
 import { QUEUE_ENTRIES } from './connection.ts';
 import { addressOf, addressWords, CONTROL_READY, type RemoteBuffer } from './control-message.ts';
 import { Endpoint } from './endpoint.ts';
+import { Outstanding } from './outstanding.ts';
 import { Progress } from './progress.ts';
 import { RecordedMemory } from './recorded-memory.ts';
 import { type Lease, Registrations } from './registrations.ts';
 
 /** How the data queue pair is set up: retry for ever on RNR, as an MPI library would. */
-const dataPair: QueuePairSpec = {
+export const dataPair: QueuePairSpec = {
   name: 'data',
   between: ['', ''],
   type: 'RC',
@@ -37,15 +38,6 @@ const dataPair: QueuePairSpec = {
   srqs: [],
 };
 
-/** A message that the program has begun and not yet been told to be done. */
-interface Outstanding {
-  readonly start: number;
-  readonly end: number;
-  /** The call or request it belongs to. */
-  readonly id: number;
-  readonly done: Completion<void>;
-}
-
 export interface ReplayOptions {
   readonly scenario: Scenario;
   readonly mode: Mode;
@@ -57,7 +49,7 @@ export class Replay {
   readonly progress: Progress;
   private readonly endpoint: Endpoint;
   private registrations: Registrations | undefined;
-  private outstanding: Outstanding[] = [];
+  private readonly outstanding: Outstanding;
   /** READY of messages whose send has not been met yet, and sends that wait for their READY. */
   private readonly ready = new Map<number, RemoteBuffer>();
   private readonly waiting = new Map<number, (buffer: RemoteBuffer) => void>();
@@ -75,6 +67,7 @@ export class Replay {
     const { scenario, seed, index } = options;
     const sends = trace.events.filter((event) => isSend(event) && event.peer === peerRank);
     this.progress = new Progress(sends.length);
+    this.outstanding = new Outstanding(this.progress);
     this.gapScale = scenario.replay?.gapScale ?? 0;
     this.memory = new RecordedMemory(host.mm, trace, (address, length) =>
       this.beforeUnmap(address, length),
@@ -110,7 +103,7 @@ export class Replay {
       yield* this.step(event);
     }
     progress.position = 'waiting for the last messages';
-    yield* this.waitWhere(() => true);
+    yield* this.outstanding.waitForAll();
     progress.position = 'saying good-bye';
     yield* this.endpoint.close();
     progress.position = 'done';
@@ -122,18 +115,18 @@ export class Replay {
       case 'tx':
       case 'ptx':
         if (event.peer !== this.peerRank) return;
-        yield* this.waitForRange(event.address, event.length);
+        yield* this.outstanding.waitForRange(event.address, event.length);
         return yield* this.send(event);
       case 'rx':
       case 'prx':
         if (event.peer !== this.peerRank || event.message === 0) return;
-        yield* this.waitForRange(event.address, event.length);
+        yield* this.outstanding.waitForRange(event.address, event.length);
         return yield* this.receive(event);
       case 'call':
-        return yield* this.waitWhere(({ id }) => id === 0);
+        return yield* this.outstanding.waitForId(0);
       case 'ret':
       case 'done':
-        return yield* this.waitWhere(({ id }) => id === event.id);
+        return yield* this.outstanding.waitForId(event.id);
       default:
         return yield* this.memory.step(event);
     }
@@ -142,8 +135,7 @@ export class Replay {
   /** Meets a send line: posts it if the peer is ready, else as soon as it is. */
   private *send(event: TraceMessage): Sim<void> {
     const { message } = event;
-    const done = new Completion<void>(`send of message ${message}`);
-    this.begin(event, done);
+    const done = this.outstanding.begin(event, `send of message ${message}`);
     const buffer = this.ready.get(message);
     if (buffer) {
       this.ready.delete(message);
@@ -179,8 +171,7 @@ export class Replay {
   /** Meets a receive line: registers the buffer, posts a receive and tells the sender. */
   private *receive(event: TraceMessage): Sim<void> {
     const { message, address } = event;
-    const done = new Completion<void>(`receive of message ${message}`);
-    this.begin(event, done);
+    const done = this.outstanding.begin(event, `receive of message ${message}`);
     const lease = yield* this.lease(event, true);
     this.receives.set(message, () => {
       lease.release();
@@ -215,40 +206,14 @@ export class Replay {
     return yield* (this.registrations as Registrations).acquire(address, length, writable);
   }
 
-  private begin({ address, length, id }: TraceMessage, done: Completion<void>): void {
-    this.outstanding.push({ start: address, end: address + length, id, done });
-  }
-
-  private *waitForRange(address: number, length: number): Sim<void> {
-    const end = address + length;
-    yield* this.waitWhere((message) => message.start < end && message.end > address);
-  }
-
   /** Waits for what still uses the range, then lets go of registrations of it. */
   private *beforeUnmap(address: number, length: number): Sim<void> {
-    yield* this.waitForRange(address, length);
+    yield* this.outstanding.waitForRange(address, length);
     yield* (this.registrations as Registrations).beforeUnmap(address, length);
-  }
-
-  private *waitWhere(selected: (message: Outstanding) => boolean): Sim<void> {
-    if (this.outstanding.length === 0) return;
-    const awaited = this.outstanding.filter(selected);
-    if (awaited.length === 0) return;
-    const place = this.progress.position;
-    for (const { done } of awaited) {
-      if (!done.done) this.progress.position = `${place} waits for the ${done.purpose}`;
-      yield* wait(done);
-    }
-    this.progress.position = place;
-    this.outstanding = this.outstanding.filter((message) => !awaited.includes(message));
   }
 
   /** A pattern that no other message of either side has. */
   private pattern(message: number): number {
     return hashText(`${this.trace.rank} ${message}`, this.options.seed);
   }
-}
-
-function isSend(event: TraceEvent): event is TraceEvent & TraceMessage {
-  return event.kind === 'tx' || event.kind === 'ptx';
 }

@@ -3,7 +3,7 @@
  */
 import type { Host } from '../../kernel/index.ts';
 import type { Mode, Scenario } from '../scenario/schema.ts';
-import { checkPair, locateTrace, readTrace } from '../trace/reader.ts';
+import { checkPair, readTrace } from '../trace/reader.ts';
 import type { Progress } from './progress.ts';
 import { Replay } from './replay.ts';
 import { Scripted } from './scripted.ts';
@@ -24,7 +24,7 @@ export interface ProgramOptions {
 export function startProgram(host: Host, options: ProgramOptions): Workload {
   const { replay } = options.scenario;
   if (!replay) return new Scripted(host, options);
-  const [a, b] = replay.ranks.map((rank) => readTrace(locateTrace(replay.run, rank)));
+  const [a, b] = replay.ranks.map((rank) => readTrace(replay.run, rank));
   const [own, other] = options.index === 0 ? [a, b] : [b, a];
   if (!own || !other) throw new Error('a replay has two ranks');
   checkPair(own, other);

@@ -3,18 +3,43 @@
  *
  * A key is `index << 8 | variant` (as in verbs headers and mlx5): the index finds the row, the
  * variant must match, so a key of a region that was destroyed and whose row is used again is wrong.
- * lkey and rkey of a region are the same number. Each region has its own page table (MTT): one entry
- * for each 4 KiB page, `frame << 2 | write << 1 | read`, 0 where nothing is present.
+ * lkey and rkey of a region are the same number. Each region has a table of its own. That of a plain
+ * key (MTT) has one entry for each 4 KiB page, `frame << 2 | write << 1 | read`, 0 where nothing is
+ * present. That of an indirect key (KSM) has one entry for each so many bytes: the key of the child
+ * that stands for them, at the same addresses, or 0, the null key.
  */
-import { ACCESS_ZERO_BASED, WC_MW_BIND_ERR, WC_SUCCESS } from '../../transport/index.ts';
+import {
+  ACCESS_ZERO_BASED,
+  SparseTable,
+  WC_MW_BIND_ERR,
+  WC_SUCCESS,
+} from '../../transport/index.ts';
 import { type Binding, type MemoryWindow, newBinding, type WindowUser } from './window.ts';
 
-const NO_PAGES = new Int32Array(0);
+const NO_PAGES = new SparseTable(0);
+
+/** What a key is, besides domain, rights and range. */
+export interface RegionKind {
+  /** Pages that an entry of an indirect key stands for; 0 for a plain key. */
+  readonly entryPages: number;
+  /** It only serves an indirect key and has no row in reports. */
+  readonly isChild: boolean;
+  /** Each entry must be set, once, before the region can be used (see HcaProfile.fixedRegions). */
+  readonly isFixed: boolean;
+}
+
+/** A key whose entries are pages that may come and go. */
+export const PLAIN_REGION: RegionKind = { entryPages: 0, isChild: false, isFixed: false };
 
 export class Region {
-  /** Page table; entry i is page `firstPage + i` of the host's address space. Empty once destroyed. */
-  mtt: Int32Array;
+  /** Table; see above. Entry i of a plain key is page `firstPage + i`. Empty once destroyed. */
+  table: SparseTable;
   readonly firstPage: number;
+  /** Pages of one entry of an indirect key; 0 for a plain key. */
+  readonly entryPages: number;
+  /** Whether entries, once set, stay; and how many are still to be set before it can be used. */
+  readonly isFixed: boolean;
+  holes = 0;
   /** First address of the region as work requests and packets name it. */
   readonly address: number;
   /** What is added to such an address to have the host's: above 0 for a zero-based region. */
@@ -37,12 +62,17 @@ export class Region {
     readonly access: number,
     address: number,
     readonly length: number,
+    kind: RegionKind = PLAIN_REGION,
   ) {
     const isZeroBased = (access & ACCESS_ZERO_BASED) !== 0;
     this.address = isZeroBased ? 0 : address;
     this.bias = isZeroBased ? address : 0;
     this.firstPage = Math.floor(address / 4096);
-    this.mtt = new Int32Array(Math.ceil((address + length) / 4096) - this.firstPage);
+    const pages = Math.ceil((address + length) / 4096) - this.firstPage;
+    this.entryPages = kind.entryPages;
+    this.table = new SparseTable(kind.entryPages > 0 ? Math.ceil(pages / kind.entryPages) : pages);
+    this.isFixed = kind.isFixed;
+    if (kind.isFixed) this.holes = this.table.length;
   }
 
   /** Whether [address, address + bytes) lies inside. */
@@ -58,11 +88,18 @@ export class MkeyTable {
   /** The last variant that each row's key had. */
   private readonly variants: number[] = [0];
   private readonly freeRows: number[] = [];
-  /** Every region there has been, in order of creation. */
+  /** Every region there has been, but for children of indirect keys, in order of creation. */
   readonly all: Region[] = [];
 
   /** Creates a region; `variant` is the low byte of its key. */
-  create(pd: number, access: number, variant: number, address: number, length: number): Region {
+  create(
+    pd: number,
+    access: number,
+    variant: number,
+    address: number,
+    length: number,
+    kind: RegionKind = PLAIN_REGION,
+  ): Region {
     const index = this.takeRow();
     this.variants[index] = variant & 0xff;
     const region = new Region(
@@ -72,16 +109,42 @@ export class MkeyTable {
       access,
       address,
       length,
+      kind,
     );
     this.rows[index] = region;
-    this.all.push(region);
+    if (!kind.isChild) this.all.push(region);
     return region;
+  }
+
+  /**
+   * Gives the key of `region` another domain and rights, and, where a range is given, an empty table for
+   * it, each entry of which must be set before the key can be used. What messages at work hold is the
+   * region as it was, which is no more.
+   */
+  change(
+    region: Region,
+    pd: number,
+    access: number,
+    address = region.address + region.bias,
+    length?: number,
+  ): void {
+    const bytes = length ?? region.length;
+    const changed = new Region(region.index, region.key, pd, access, address, bytes);
+    if (length === undefined) changed.table = region.table;
+    else changed.holes = changed.table.length;
+    changed.rnrNaks = region.rnrNaks;
+    changed.bytesRetransmitted = region.bytesRetransmitted;
+    changed.stallPs = region.stallPs;
+    region.alive = false;
+    this.rows[region.index] = changed;
+    const place = this.all.indexOf(region);
+    if (place >= 0) this.all[place] = changed;
   }
 
   /** Takes a region out: its key is wrong from now on. No window is bound to it. */
   destroy(region: Region): void {
     region.alive = false;
-    region.mtt = NO_PAGES;
+    region.table = NO_PAGES;
     this.rows[region.index] = undefined;
     this.freeRows.push(region.index);
   }
@@ -100,6 +163,11 @@ export class MkeyTable {
   /** Whether windows are bound to a region: it cannot be destroyed then. */
   hasWindows(region: Region): boolean {
     return region.windows > 0;
+  }
+
+  /** Calls `visit` with each region of protection domain `pd`, in the order of their rows. */
+  forEachOf(pd: number, visit: (region: Region) => void): void {
+    for (const region of this.rows) if (region?.pd === pd) visit(region);
   }
 
   /** Whether a region or window belongs to protection domain `pd`. */

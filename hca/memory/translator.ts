@@ -63,7 +63,7 @@ export class Translator {
   ): Region | undefined {
     const region = this.mkeys.find(key);
     if (region === undefined || region.pd !== pd) return undefined;
-    if ((region.access & right) !== right) return undefined;
+    if ((region.access & right) !== right || region.holes !== 0) return undefined;
     return region.covers(address, bytes) ? region : undefined;
   }
 
@@ -92,7 +92,8 @@ export class Translator {
     const region = this.mkeys.find(key);
     if (region !== undefined) {
       this.grant = region;
-      return region.pd === user.pd.number && (region.access & right) === right ? region : undefined;
+      const isAllowed = region.pd === user.pd.number && (region.access & right) === right;
+      return isAllowed && region.holes === 0 ? region : undefined;
     }
     const binding = this.mkeys.findBinding(key);
     if (binding === undefined || binding.user !== user) return undefined;
@@ -154,7 +155,7 @@ export class Translator {
     const at = address + region.bias;
     const last = Math.floor((at + bytes - 1) / 4096);
     for (let page = Math.floor(at / 4096); page <= last; page++) {
-      if ((region.mtt[page - region.firstPage] & ACCESS_READ) === 0) {
+      if ((this.entryOf(region, page) & ACCESS_READ) === 0) {
         this.missAddress = Math.max(address, page * 4096 - region.bias);
         return false;
       }
@@ -162,10 +163,22 @@ export class Translator {
     return true;
   }
 
+  /**
+   * The page frame that is reached at `address` through `key`, a region's, or -1 where there is none.
+   * For whoever checks where data go: it costs nothing and changes nothing.
+   */
+  frameOf(key: number, address: number): number {
+    const region = this.mkeys.find(key);
+    const at = address + (region?.bias ?? 0);
+    const entry = region === undefined ? 0 : this.entryOf(region, Math.floor(at / 4096));
+    return entry === 0 ? -1 : entry >> 2;
+  }
+
   /** Sets one entry of a region's table; no older copy of it is used from here on. */
   setEntry(region: Region, index: number, entry: number): void {
-    region.mtt[index] = entry;
-    this.cache.drop(region.index, region.firstPage + index);
+    if (region.holes !== 0 && region.table.get(index) === 0 && entry !== 0) region.holes--;
+    region.table.set(index, entry);
+    this.cache.drop(region.index, region.entryPages > 0 ? index : region.firstPage + index);
   }
 
   /** Forgets every cached translation of a region. */
@@ -173,17 +186,70 @@ export class Translator {
     this.cache.dropRegion(region.index);
   }
 
-  /** One entry through the cache. Several misses of one transfer overlap, so they cost one. */
+  /** The entry of a page as the tables have it, past the cache and at no cost. */
+  private entryOf(region: Region, page: number): number {
+    if (region.entryPages === 0) return region.table.get(page - region.firstPage);
+    const child = this.childOf(region.table.get(entryIndex(region, page)));
+    return child === undefined ? 0 : child.table.get(page - child.firstPage);
+  }
+
+  /** One page through the cache. Several misses of one transfer overlap, so they cost one. */
   private lookup(region: Region, page: number): number {
+    if (region.entryPages > 0) return this.lookupIndirect(region, page);
     const cached = this.cache.lookup(region.index, page);
     if (cached !== 0) {
       this.counters[C.translation_cache_hits]++;
       return cached;
     }
-    this.counters[C.translation_cache_misses]++;
-    this.latencyPs = this.profile.translationMissPs;
-    const entry = region.mtt[page - region.firstPage];
+    this.charge(1);
+    const entry = region.table.get(page - region.firstPage);
     if (entry !== 0) this.cache.insert(region.index, page, entry);
     return entry;
   }
+
+  /**
+   * The same through an indirect key: first the child's key, then the page in the child. The second
+   * look-up cannot begin before the first has ended, so two misses of one page cost two.
+   */
+  private lookupIndirect(region: Region, page: number): number {
+    const { cache, counters } = this;
+    const index = entryIndex(region, page);
+    let key = cache.lookup(region.index, index);
+    let misses = 0;
+    if (key !== 0) counters[C.translation_cache_hits]++;
+    else {
+      this.charge(++misses);
+      key = region.table.get(index);
+      if (key !== 0) cache.insert(region.index, index, key);
+    }
+    const child = this.childOf(key);
+    if (child === undefined) return 0;
+    const cached = cache.lookup(child.index, page);
+    if (cached !== 0) {
+      counters[C.translation_cache_hits]++;
+      return cached;
+    }
+    this.charge(++misses);
+    const entry = child.table.get(page - child.firstPage);
+    if (entry !== 0) cache.insert(child.index, page, entry);
+    return entry;
+  }
+
+  /** The plain key that an entry of an indirect one names; undefined for the null key, or one that is gone. */
+  private childOf(key: number): Region | undefined {
+    const child = this.mkeys.find(key);
+    return child === undefined || child.entryPages > 0 ? undefined : child;
+  }
+
+  /** Counts a miss, the `depth`-th one behind another. */
+  private charge(depth: number): void {
+    this.counters[C.translation_cache_misses]++;
+    const latencyPs = depth * this.profile.translationMissPs;
+    if (latencyPs > this.latencyPs) this.latencyPs = latencyPs;
+  }
+}
+
+/** Which entry of an indirect key stands for a page. */
+function entryIndex(region: Region, page: number): number {
+  return Math.floor((page - region.firstPage) / region.entryPages);
 }

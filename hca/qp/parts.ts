@@ -10,7 +10,7 @@ import type { Translator } from '../memory/translator.ts';
 import type { HcaProfile } from '../profile.ts';
 import type { Timers } from '../timers.ts';
 import type { Trailer } from '../trailer.ts';
-import type { Transmitter } from '../transmitter.ts';
+import type { Ways } from '../ways.ts';
 
 /**
  * The longest message: max_msg_sz of mlx5 adapters. At the smallest MTU it is 2^22 packets, so that
@@ -30,7 +30,7 @@ export interface Parts {
   readonly timers: Timers;
   readonly tags: GatherTags;
   readonly atomics: AtomicTags;
-  readonly transmitter: Transmitter;
+  readonly ways: Ways;
   /** The bytes behind the message at hand. */
   readonly trailer: Trailer;
   readonly port: PortAttributes;

@@ -37,6 +37,7 @@ import { newResponder } from '../responder/new-responder.ts';
 import { ReceiveQueue, type ReceiveSource } from '../responder/receive-queue.ts';
 import type { Responder } from '../responder/responder.ts';
 import type { SharedReceiveQueue } from '../responder/shared-receive-queue.ts';
+import type { Transmitter } from '../transmitter.ts';
 import { newAttributes, type QpAttributes } from './attributes.ts';
 import type { Parts, ProtectionDomain } from './parts.ts';
 
@@ -74,12 +75,14 @@ export class QueuePair {
   lids = 0;
   peerLids = 0;
   pkey = 0;
+  /** The way out of the adapter to its peer; of datagrams, the one that the last took. */
+  declare way: Transmitter;
   /** Nothing of this queue pair may be sent before; see Transmitter. */
   readyPs: TimePs = 0;
   /** True once DESTROY_QP has taken its number out of use; its counters stay for the report. */
   isDestroyed = false;
-  /** Whether the transmitter has it in its round. */
-  isActive = false;
+  /** The way out that has it in its round. */
+  activeIn: Transmitter | undefined;
   /** The peer has said that its protection domain is suspended: nothing is sent to it. */
   isPeerSuspended = false;
 
@@ -130,6 +133,14 @@ export class QueuePair {
     this.lids = (port.lid << 16) | this.attributes.destLid;
     this.peerLids = (this.attributes.destLid << 16) | port.lid;
     this.pkey = port.pkeys[this.attributes.pkeyIndex];
+    this.way = this.parts.ways.to(this.attributes.destLid);
+  }
+
+  /** Finds the way that the datagram which is to be sent next takes. */
+  takeNextWay(): Transmitter {
+    const { sendQueue } = this;
+    this.way = this.parts.ways.to(sendQueue.datagramLid(sendQueue.at(sendQueue.next)));
+    return this.way;
   }
 
   /** Goes to RESET: whatever was posted or under way is forgotten, without completions. */
@@ -182,7 +193,7 @@ export class QueuePair {
     const isConnected = this.type !== QPT_UD && this.state >= QPS_RTR && this.state <= QPS_SQD;
     if (!isConnected) return;
     this.packetsSent++;
-    this.parts.transmitter.answer(this.newPacket(opcode), now);
+    this.way.answer(this.newPacket(opcode), now);
   }
 
   /** The peer has announced a suspend, or a resume; or it has been silent for too long. */
@@ -196,7 +207,7 @@ export class QueuePair {
 
   /** Something of this queue pair may have become sendable. */
   activate(readyPs: TimePs): void {
-    this.parts.transmitter.activate(this, readyPs);
+    (this.activeIn ?? this.way).activate(this, readyPs);
   }
 
   /** The work request at the head of the send queue has completed. */

@@ -150,6 +150,6 @@ export class RequestPackets {
     words[base + W_DEST_QPN] = queue.operand(row, 0) & 0xffffff;
     words[base + W_QKEY] = (qkey & QKEY_OF_QUEUE_PAIR) !== 0 ? this.qp.attributes.qkey : qkey;
     words[base + W_SOURCE_QPN] = this.qp.qpn;
-    words[base + W_LIDS] = (words[base + W_LIDS] & ~0xffff) | (queue.operand(row, 2) & 0xffff);
+    words[base + W_LIDS] = (words[base + W_LIDS] & ~0xffff) | queue.datagramLid(row);
   }
 }

@@ -110,6 +110,11 @@ export class SendQueue {
     return position & this.mask;
   }
 
+  /** LID of the port that the datagram in `row` goes to. */
+  datagramLid(row: number): number {
+    return this.operand(row, 2) & 0xffff;
+  }
+
   get isFull(): boolean {
     return this.tail - this.head > this.mask;
   }

@@ -34,16 +34,17 @@ export class Acknowledger {
 
   /** Sends an ACK or NAK, behind the answers that are still to be sent; a fatal one is the last. */
   send(readyPs: TimePs, syndrome: number, psn: number, msn: number, isFatal: boolean): void {
-    const { transmitter, profile } = this.parts;
+    const { profile } = this.parts;
+    const { way } = this.qp;
     const frame = this.newPacket(syndrome, psn, msn);
     if (this.answers.isBusy) {
       this.answers.addAck(frame, isFatal);
       return;
     }
     const isAck = syndrome <= AETH_ACK_NO_CREDITS;
-    if (profile.coalesceAcks && isAck && transmitter.replaceAck(frame)) return;
+    if (profile.coalesceAcks && isAck && way.replaceAck(frame)) return;
     this.qp.packetsSent++;
-    transmitter.answer(frame, readyPs);
+    way.answer(frame, readyPs);
   }
 
   /** An ACKNOWLEDGE packet. */

@@ -12,6 +12,7 @@ import {
   CMD_BAD_PARAMETER,
   CMD_BAD_RESOURCE,
   CMD_BUSY,
+  CMD_NOT_SUPPORTED,
   CMD_OK,
   FRAME_WORDS,
   PAYLOAD_BYTES,
@@ -28,6 +29,7 @@ const errnoOf: Readonly<Record<number, Errno>> = {
   [CMD_BAD_RESOURCE]: 'EINVAL',
   [CMD_BUSY]: 'EBUSY',
   [CMD_BAD_OPCODE]: 'EOPNOTSUPP',
+  [CMD_NOT_SUPPORTED]: 'EOPNOTSUPP',
 };
 
 interface Command {

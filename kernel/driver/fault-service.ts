@@ -17,7 +17,7 @@ import {
   FRAME_WORDS,
   RECORD_FAULT,
 } from '../../transport/index.ts';
-import type { AddressSpace } from '../mm/address-space.ts';
+import type { Memory } from '../mm/memory.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
 import { threadStream } from '../rx/thread-stream.ts';
@@ -26,7 +26,7 @@ import { MAP_EAGAIN } from '../umem/odp.ts';
 import type { AdapterBus } from './adapter-bus.ts';
 import type { BusEvents, PageFaultEvent } from './events.ts';
 import type { MemoryRegion } from './memory-region.ts';
-import type { Regions } from './regions.ts';
+import type { RegionBook } from './region-book.ts';
 
 /** Status of FAULT_RESUME. */
 const RESUME_OK = 0;
@@ -48,11 +48,11 @@ export class FaultService {
   constructor(
     private readonly bus: AdapterBus,
     events: BusEvents,
-    private readonly regions: Regions,
-    private readonly mm: AddressSpace,
+    private readonly regions: RegionBook,
+    private readonly memory: Memory,
     workers: number,
   ) {
-    const { scheduler } = mm.memory;
+    const { scheduler } = memory;
     const served$ = events.pageFaults$.pipe(
       mergeMap((event) => threadStream(scheduler, 'page fault', () => this.serve(event)), workers),
     );
@@ -65,7 +65,7 @@ export class FaultService {
     this.active.push(fault);
     for (const other of earlier) yield other.served;
 
-    yield this.mm.memory.costs.faultPs;
+    yield this.memory.costs.faultPs;
     const region = this.regions.find(event.mkey);
     const status = region === undefined ? RESUME_ERROR : yield* this.bringIn(region, event);
     if (status === RESUME_ERROR) this.failed++;

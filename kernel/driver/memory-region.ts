@@ -3,9 +3,10 @@
  * it has been deregistered.
  */
 import { ACCESS_ON_DEMAND } from '../../transport/index.ts';
+import type { AddressSpace } from '../mm/address-space.ts';
 import { Completion, type Sim, wait } from '../sched/completion.ts';
 import { newRegionCounters, type RegionCounters } from '../umem/counters.ts';
-import type { OdpUmem } from '../umem/odp.ts';
+import type { OnDemandUmem } from '../umem/odp.ts';
 import type { PinnedUmem } from '../umem/pinned.ts';
 
 export class MemoryRegion {
@@ -16,18 +17,22 @@ export class MemoryRegion {
   readonly faultLatenciesPs: number[] = [];
   registered = false;
   pinned: PinnedUmem | undefined;
-  odp: OdpUmem | undefined;
+  odp: OnDemandUmem | undefined;
   /** Page faults and prefetches at work on it (mlx5: the usecount of an mkey). */
   private users = 0;
   private unused = new Completion<void>();
 
-  /** `mrn` numbers the regions of a host from 1. Access bits are IBV_ACCESS_*. */
+  /**
+   * `mrn` numbers the regions of a host from 1; `mm` is the memory of the process that it is of.
+   * Access bits are IBV_ACCESS_*. Re-registration changes domain, range and rights.
+   */
   constructor(
     readonly mrn: number,
-    readonly pd: number,
-    readonly address: number,
-    readonly length: number,
-    readonly access: number,
+    readonly mm: AddressSpace,
+    public pd: number,
+    public address: number,
+    public length: number,
+    public access: number,
   ) {}
 
   /** Keeps the region from being taken apart until `put`. */

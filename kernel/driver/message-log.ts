@@ -61,16 +61,17 @@ export class MessageLog {
   /** Where the entry of each answered READ stands, by queue pair and message. */
   private readonly answers = new Map<number, number>();
 
+  /** `mmOf` says whose memory a queue pair works on, those that are destroyed included. */
   constructor(
     private readonly node: Node,
-    private readonly mm: AddressSpace,
     private readonly queuePairs: ReadonlyMap<number, QueuePair>,
+    private readonly mmOf: (qpn: number) => AddressSpace,
     readonly enabled: boolean,
   ) {}
 
-  /** Hash of the bytes that are in these buffers now, where anybody will ask for it. */
-  hashOf(buffers: readonly ScatterEntry[]): number | undefined {
-    return this.enabled ? this.mm.hashRanges(buffers) : undefined;
+  /** Hash of the bytes that are in these buffers of `qp` now, where anybody will ask for it. */
+  hashOf(qp: QueuePair, buffers: readonly ScatterEntry[]): number | undefined {
+    return this.enabled ? this.mmOf(qp.qpn).hashRanges(buffers) : undefined;
   }
 
   /** The initiator's work request has completed with success. */
@@ -78,6 +79,7 @@ export class MessageLog {
     const { opcode, sges = [], datagram } = request;
     if (!this.enabled || message === 0 || opcode === WR_FLUSH) return;
     const lid = datagram?.ah.dlid ?? qp.attributes.destLid;
+    const mm = this.mmOf(qp.qpn);
     if (opcode === WR_ATOMIC_CMP_AND_SWP || opcode === WR_ATOMIC_FETCH_AND_ADD) {
       const isAdd = opcode === WR_ATOMIC_FETCH_AND_ADD;
       const [data, compare] = isAdd
@@ -88,14 +90,14 @@ export class MessageLog {
         lid,
         address: request.remoteAddress ?? 0,
         operation: isAdd ? ATOMIC_ADD : ATOMIC_COMPARE_SWAP,
-        values: [...(data ?? [0, 0]), ...(compare ?? [0, 0]), ...this.valueIn(sges)].map(unsigned),
+        values: [...(data ?? [0, 0]), ...(compare ?? [0, 0]), ...valueIn(mm, sges)].map(unsigned),
       });
       return;
     }
     const bytes = lengthOf(sges);
     if (bytes === 0) return;
     const qpn = datagram?.remoteQpn ?? qp.attributes.destQpn;
-    const hash = inlineHash ?? this.mm.hashRanges(sges);
+    const hash = inlineHash ?? mm.hashRanges(sges);
     this.entries.push(this.entry('initiator', qp.type, qpn, lid, message, bytes, hash));
   }
 
@@ -122,7 +124,7 @@ export class MessageLog {
     const key = qpn * (MESSAGE_MASK + 1) + (message & MESSAGE_MASK);
     const place = this.answers.get(key) ?? this.entries.length;
     this.answers.set(key, place);
-    const hash = this.mm.hash(address, bytes);
+    const hash = this.mmOf(qpn).hash(address, bytes);
     this.entries[place] = this.entry('target', QPT_RC, qpn, 0, message, bytes, hash);
   }
 
@@ -146,7 +148,7 @@ export class MessageLog {
   ): void {
     if (!this.enabled || bytes === 0) return;
     const service = this.queuePairs.get(qpn)?.type ?? QPT_RC;
-    const hash = this.mm.hashRanges(buffers);
+    const hash = this.mmOf(qpn).hashRanges(buffers);
     this.entries.push(this.entry('target', service, qpn, 0, message, bytes, hash));
   }
 
@@ -163,18 +165,18 @@ export class MessageLog {
     this.node.digest.record(RECORD_MESSAGE, this.node.now, qpn, number, bytes, hash);
     return { side, service, qpn, lid, message: number, bytes, hash };
   }
+}
 
-  /** The 64-bit value in a list of buffers, high word first. */
-  private valueIn(sges: readonly ScatterEntry[]): [number, number] {
-    const bytes = new Uint8Array(8);
-    let at = 0;
-    for (const { address, length } of sges) {
-      bytes.set(this.mm.read(address, Math.min(length, 8 - at)), at);
-      at += Math.min(length, 8 - at);
-    }
-    const view = new DataView(bytes.buffer);
-    return [view.getUint32(4, true), view.getUint32(0, true)];
+/** The 64-bit value in a list of buffers, high word first. */
+function valueIn(mm: AddressSpace, sges: readonly ScatterEntry[]): [number, number] {
+  const bytes = new Uint8Array(8);
+  let at = 0;
+  for (const { address, length } of sges) {
+    bytes.set(mm.read(address, Math.min(length, 8 - at)), at);
+    at += Math.min(length, 8 - at);
   }
+  const view = new DataView(bytes.buffer);
+  return [view.getUint32(4, true), view.getUint32(0, true)];
 }
 
 /** The parts of `buffers` that hold `bytes` bytes behind the first `skipped`. */

@@ -32,7 +32,7 @@ export class Posting {
     qp.checkSend(request);
     // Nobody can change the data between here and the doorbell.
     const inline = isInline ? this.gather(sges) : undefined;
-    const { message } = qp.addSend(request, isInline ? this.log.hashOf(sges) : undefined);
+    const { message } = qp.addSend(request, isInline ? this.log.hashOf(qp, sges) : undefined);
     this.doorbells.send(qp.qpn, request, inline);
     return message & MESSAGE_MASK;
   }

@@ -1,11 +1,12 @@
 /**
- * The verbs of a host: what its program calls (libibverbs), each a simulated computation that spends
+ * The verbs of a process: what its program calls (libibverbs), each a simulated computation that spends
  * CPU time and talks to the adapter. Where libibverbs returns an errno, they throw a VerbsError.
  *
- * Owns the tables of what exists. Registering memory is `regions.ts`; what is posted and not complete
- * is kept by each queue.
+ * One instance is a device context (ibv_open_device): its objects belong to it and to its process'
+ * memory, and go away when it is closed. Registering memory is `regions.ts`, advice about it
+ * `prefetch.ts`; what is posted and not complete is kept by each queue, and who owns what by `device.ts`.
  */
-import type { Observable } from 'rxjs';
+import { filter, type Observable } from 'rxjs';
 import {
   BUS_PD_RESUME,
   BUS_PD_SUSPEND,
@@ -17,6 +18,7 @@ import {
   CMD_DEALLOC_MW,
   CMD_DEALLOC_PD,
   CMD_DESTROY_CQ,
+  CMD_DESTROY_MKEY,
   CMD_DESTROY_QP,
   CMD_DESTROY_SRQ,
   CMD_MODIFY_CQ,
@@ -28,105 +30,153 @@ import {
   MAX_INLINE_BYTES,
   MAX_SGE,
   QPT_RC,
-  RECORD_COMPLETION,
   type TimePs,
 } from '../../transport/index.ts';
-import type { HostCosts } from '../costs.ts';
 import { VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
-import type { AdapterBus } from './adapter-bus.ts';
 import { decodeAttributes, encodeAttributes, type QueuePairAttributes } from './attributes.ts';
 import type { Commands } from './commands.ts';
 import { CompletionChannel } from './completion-channel.ts';
 import { CompletionQueue } from './completion-queue.ts';
+import type { Device, DeviceUser } from './device.ts';
+import { type DmaRegion, getDmaRegion } from './dma-region.ts';
 import { Doorbells } from './doorbells.ts';
-import type { AsyncEvent, BusEvents, CompletionEntry } from './events.ts';
+import type { AsyncEvent } from './events.ts';
 import type { MemoryRegion } from './memory-region.ts';
 import type { MemoryWindow } from './memory-window.ts';
-import type { MessageLog } from './message-log.ts';
+import { OwnedObjects } from './owned-objects.ts';
 import { PostedReceives } from './posted-receives.ts';
 import { Posting } from './posting.ts';
+import { adviseRegions } from './prefetch.ts';
 import { QueuePair, type QueuePairPlan } from './queue-pair.ts';
-import type { Regions } from './regions.ts';
+import { Regions, type Reregistration } from './regions.ts';
 import type { SharedReceiveQueue } from './shared-receive-queue.ts';
-import type { AddressHandle, ReceiveRequest, SendRequest } from './work.ts';
+import type { AddressHandle, ReceiveRequest, ScatterEntry, SendRequest } from './work.ts';
 
-export class Verbs {
-  /** Every queue pair there ever was, in order of creation. */
-  readonly allQueuePairs: QueuePair[] = [];
-  /** Asynchronous events that have come, in order. */
+export class Verbs implements DeviceUser {
+  /** Asynchronous events about objects of this context, in order. */
   readonly asyncEvents: AsyncEvent[] = [];
   /** The same as they come. */
   readonly asyncEvents$: Observable<AsyncEvent>;
-  private readonly completionQueues = new Map<number, CompletionQueue>();
+  private readonly regions: Regions;
   private readonly posting: Posting;
+  private readonly objects = new OwnedObjects();
   /** Asynchronous events that the program has taken. */
   private asyncEventsTaken = 0;
   private asyncArrival = new Completion<void>('an asynchronous event');
 
+  /** `isDefault`: events about what belongs to nobody who is known come here too. */
   constructor(
-    private readonly bus: AdapterBus,
-    private readonly commands: Commands,
-    events: BusEvents,
-    private readonly regions: Regions,
-    mm: AddressSpace,
-    private readonly queuePairs: Map<number, QueuePair>,
-    private readonly log: MessageLog,
-    private readonly costs: HostCosts,
+    private readonly device: Device,
+    readonly mm: AddressSpace,
+    memlockBytes: number,
+    isDefault: boolean,
   ) {
+    const { bus, costs, events, log } = device;
+    this.regions = new Regions(device, mm, memlockBytes);
     this.posting = new Posting(new Doorbells(bus), mm, log, costs.postPs);
-    this.asyncEvents$ = events.asyncEvents$;
-    subscribeOrFail(bus.node, events.completions$, (entry) => this.complete(entry));
-    subscribeOrFail(bus.node, events.asyncEvents$, (event) => this.noteAsyncEvent(event));
-    subscribeOrFail(bus.node, events.completionEvents$, (cqn) => this.notify(cqn));
+    this.asyncEvents$ = events.asyncEvents$.pipe(
+      filter((event) => (device.ownerOf(event) ?? (isDefault ? this : undefined)) === this),
+    );
+    subscribeOrFail(bus.node, this.asyncEvents$, (event) => this.noteAsyncEvent(event));
   }
 
-  /** Every region there ever was, in order of registration. */
+  /** Every region that this process ever had, in order of registration. */
   get memoryRegions(): readonly MemoryRegion[] {
-    return this.regions.all;
+    return this.device.regions.all.filter(({ mm }) => mm === this.mm);
   }
 
-  /** Time that threads have spent in registering and deregistering regions. */
+  /** Time that threads have spent in registering and deregistering regions of this process. */
   get registrationPs(): TimePs {
     return this.regions.registrationPs;
   }
 
-  allocPd(): Sim<number> {
-    return this.commands.run('alloc_pd', CMD_ALLOC_PD, []);
+  /** Closes the device: destroys what the process has left, as uverbs does when its file is closed. */
+  close(): Sim<void> {
+    return this.objects.destroyAll();
+  }
+
+  *allocPd(): Sim<number> {
+    const pd = yield* this.commands.run('alloc_pd', CMD_ALLOC_PD, []);
+    this.device.addDomain(pd, this);
+    this.objects.add(pd, () => this.deallocPd(pd));
+    return pd;
   }
 
   /** @throws VerbsError EBUSY while something belongs to it */
   *deallocPd(pd: number): Sim<void> {
+    this.checkDomain('dealloc_pd', pd);
     yield* this.commands.run('dealloc_pd', CMD_DEALLOC_PD, [pd]);
+    this.device.removeDomain(pd);
+    this.objects.remove(pd);
   }
 
   /**
-   * Registers memory: pinned, or on demand with ACCESS_ON_DEMAND.
-   * @throws VerbsError ENOMEM (memlock limit), EFAULT (not accessible), EINVAL
+   * Registers memory: pinned; on demand with ACCESS_ON_DEMAND; or all of the process' memory, whatever
+   * becomes of it, with address 0 and SIZE_MAX on top.
+   * @throws VerbsError ENOMEM (memlock limit), EFAULT (not accessible), EINVAL, EOPNOTSUPP (on demand,
+   * where the adapter's regions cannot change)
    */
-  regMr(pd: number, address: number, length: number, access: number): Sim<MemoryRegion> {
-    return this.regions.register(pd, address, length, access);
+  *regMr(pd: number, address: number, length: number, access: number): Sim<MemoryRegion> {
+    this.checkDomain('reg_mr', pd);
+    const region = yield* this.regions.register(pd, address, length, access);
+    this.objects.add(region, () => this.deregMr(region));
+    return region;
+  }
+
+  /**
+   * Changes domain, rights or range of a pinned region; its keys stay.
+   * @throws VerbsError EINVAL, EBUSY while a window is bound to it, ENOMEM, EFAULT, EOPNOTSUPP
+   */
+  *reregMr(region: MemoryRegion, change: Reregistration): Sim<void> {
+    this.checkDomain('rereg_mr', change.pd ?? region.pd);
+    yield* this.regions.reregister(region, change);
   }
 
   /** @throws VerbsError EBUSY while a window is bound to it */
-  deregMr(region: MemoryRegion): Sim<void> {
-    return this.regions.deregister(region);
+  *deregMr(region: MemoryRegion): Sim<void> {
+    yield* this.regions.deregister(region);
+    this.objects.remove(region);
   }
 
-  /** Prefetches pages of an on-demand region and sleeps until they are in. */
-  adviseMr(region: MemoryRegion, address: number, length: number, write: boolean): Sim<void> {
-    return this.regions.advise(region, address, length, write);
+  /** A key over all physical memory of the host, for kernel code; see dma-region.ts. */
+  *getDmaMr(pd: number, access: number): Sim<DmaRegion> {
+    this.checkDomain('get_dma_mr', pd);
+    const frameCount = this.mm.memory.frames.count;
+    const region = yield* getDmaRegion(this.device, frameCount, pd, access);
+    this.objects.add(region, () => this.deregDmaMr(region));
+    return region;
+  }
+
+  *deregDmaMr(region: DmaRegion): Sim<void> {
+    yield* this.commands.run('dereg_mr', CMD_DESTROY_MKEY, [region.key]);
+    this.objects.remove(region);
+  }
+
+  /**
+   * Brings pages of on-demand regions in ahead of use: ADVICE_PREFETCH, _WRITE or _NO_FAULT (only what
+   * the process has present); `sges` name ranges by their lkeys. With ADVISE_FLUSH it sleeps until they
+   * are in; without, errors beyond those of the keys are nobody's.
+   * @throws VerbsError ENOENT, EINVAL, EPERM, EFAULT, EAGAIN, EOPNOTSUPP: see prefetch.ts
+   */
+  *adviseMr(pd: number, advice: number, flags: number, sges: readonly ScatterEntry[]): Sim<void> {
+    this.checkDomain('advise_mr', pd);
+    yield* adviseRegions(this.device, pd, advice, flags, sges);
   }
 
   /** A window of type 2: bind it with WR_BIND_MW and the key that nextRkey gives. */
   *allocMw(pd: number): Sim<MemoryWindow> {
-    return { pd, rkey: yield* this.commands.run('alloc_mw', CMD_ALLOC_MW, [pd]) };
+    this.checkDomain('alloc_mw', pd);
+    const window = { pd, rkey: yield* this.commands.run('alloc_mw', CMD_ALLOC_MW, [pd]) };
+    this.objects.add(window, () => this.deallocMw(window));
+    return window;
   }
 
   *deallocMw(window: MemoryWindow): Sim<void> {
     yield* this.commands.run('dealloc_mw', CMD_DEALLOC_MW, [window.rkey]);
+    this.objects.remove(window);
   }
 
   /** The way to the port with LID `dlid`, for datagrams of `pd`. */
@@ -141,8 +191,10 @@ export class Verbs {
 
   *createCq(entries: number, channel?: CompletionChannel): Sim<CompletionQueue> {
     const cqn = yield* this.commands.run('create_cq', CMD_CREATE_CQ, [entries]);
-    const queue = new CompletionQueue(this.bus, cqn, entries, this.costs.pollPs, channel);
-    this.completionQueues.set(cqn, queue);
+    const { bus, costs } = this.device;
+    const queue = new CompletionQueue(bus, cqn, entries, costs.pollPs, channel);
+    this.device.addCompletionQueue(queue, this);
+    this.objects.add(queue, () => this.destroyCq(queue));
     return queue;
   }
 
@@ -153,21 +205,26 @@ export class Verbs {
 
   /** Asks for one event on the queue's channel (ibv_req_notify_cq). Poll once more after it. */
   *reqNotifyCq(queue: CompletionQueue, solicitedOnly = false): Sim<void> {
-    yield this.costs.postPs;
+    yield this.device.costs.postPs;
     queue.arm(solicitedOnly);
   }
 
   /** @throws VerbsError EBUSY while a queue pair uses it */
   *destroyCq(queue: CompletionQueue): Sim<void> {
     yield* this.commands.run('destroy_cq', CMD_DESTROY_CQ, [queue.cqn]);
-    this.completionQueues.delete(queue.cqn);
+    this.device.removeCompletionQueue(queue);
+    this.objects.remove(queue);
   }
 
   /** `limit`: an event when fewer receives are left; 0 for none. */
   *createSrq(pd: number, entries: number, limit = 0, maxSge = MAX_SGE): Sim<SharedReceiveQueue> {
     checkLimit('create_srq', 'max_sge', maxSge, MAX_SGE);
+    this.checkDomain('create_srq', pd);
     const srqn = yield* this.commands.run('create_srq', CMD_CREATE_SRQ, [pd, entries, limit]);
-    return { srqn, pd, receives: new PostedReceives(entries, maxSge) };
+    const srq = { srqn, pd, receives: new PostedReceives(entries, maxSge) };
+    this.device.addSharedReceiveQueue(srqn, this);
+    this.objects.add(srq, () => this.destroySrq(srq));
+    return srq;
   }
 
   /** Arms the limit event, once. */
@@ -178,6 +235,7 @@ export class Verbs {
   /** @throws VerbsError EBUSY while a queue pair uses it */
   *destroySrq(srq: SharedReceiveQueue): Sim<void> {
     yield* this.commands.run('destroy_srq', CMD_DESTROY_SRQ, [srq.srqn]);
+    this.objects.remove(srq);
   }
 
   /** @throws VerbsError EINVAL for limits beyond the adapter's, or a resource it does not have */
@@ -185,6 +243,12 @@ export class Verbs {
     checkLimit('create_qp', 'max_send_sge', plan.maxSendSge ?? MAX_SGE, MAX_SGE);
     checkLimit('create_qp', 'max_recv_sge', plan.maxRecvSge ?? MAX_SGE, MAX_SGE);
     checkLimit('create_qp', 'max_inline_data', plan.maxInline ?? 0, MAX_INLINE_BYTES);
+    this.checkDomain('create_qp', pd);
+    for (const { cqn } of [plan.sendCq, plan.recvCq]) {
+      if (this.device.isForeignQueue(cqn, this)) {
+        throw new VerbsError('EINVAL', 'create_qp', `completion queue ${cqn} is not this process'`);
+      }
+    }
     const qpn = yield* this.commands.run('create_qp', CMD_CREATE_QP, [
       pd,
       plan.maxSendWr,
@@ -196,8 +260,8 @@ export class Verbs {
       plan.sqSigAll ? 1 : 0,
     ]);
     const qp = new QueuePair(qpn, pd, plan);
-    this.queuePairs.set(qpn, qp);
-    this.allQueuePairs.push(qp);
+    this.device.addQueuePair(qp, this);
+    this.objects.add(qp, () => this.destroyQp(qp));
     return qp;
   }
 
@@ -218,7 +282,8 @@ export class Verbs {
 
   *destroyQp(qp: QueuePair): Sim<void> {
     yield* this.commands.run('destroy_qp', CMD_DESTROY_QP, [qp.qpn]);
-    this.queuePairs.delete(qp.qpn);
+    this.device.removeQueuePair(qp);
+    this.objects.remove(qp);
   }
 
   /**
@@ -256,28 +321,27 @@ export class Verbs {
   }
 
   private *switchPd(type: number, verb: string, pd: number): Sim<void> {
-    yield this.costs.commandPs;
+    this.checkDomain(verb, pd);
+    const { bus, costs } = this.device;
+    yield costs.commandPs;
     const { tag, done } = this.commands.expectDone(`the adapter to answer ${verb}`);
-    const frame = this.bus.message(type);
-    this.bus.pool.words[frame * FRAME_WORDS + 1] = tag;
-    this.bus.pool.words[frame * FRAME_WORDS + 2] = pd;
-    this.bus.send(frame);
+    const frame = bus.message(type);
+    bus.pool.words[frame * FRAME_WORDS + 1] = tag;
+    bus.pool.words[frame * FRAME_WORDS + 2] = pd;
+    bus.send(frame);
     yield done;
     const { status } = done.value;
     if (status !== CMD_OK) throw new VerbsError('EINVAL', verb, `the adapter answered ${status}`);
   }
 
-  private complete({ cqn, work }: CompletionEntry): void {
-    const { node } = this.bus;
-    const queue = this.completionQueues.get(cqn);
-    const qp = this.queuePairs.get(work.qpn);
-    // A queue pair or queue may be destroyed with completions on their way.
-    if (queue === undefined) return;
-    node.digest.record(RECORD_COMPLETION, node.now, work.qpn, work.wrId, work.status, work.byteLen);
-    if (qp !== undefined) {
-      for (const posted of qp.retire(work)) this.log.addInitiator(qp, posted);
-    }
-    queue.push(work);
+  private get commands(): Commands {
+    return this.device.commands;
+  }
+
+  /** A protection domain is named by its process alone: a handle of uverbs belongs to its file. */
+  private checkDomain(verb: string, pd: number): void {
+    if (!this.device.isForeignDomain(pd, this)) return;
+    throw new VerbsError('EINVAL', verb, `protection domain ${pd} is not this process'`);
   }
 
   private noteAsyncEvent(event: AsyncEvent): void {
@@ -285,10 +349,6 @@ export class Verbs {
     const arrival = this.asyncArrival;
     this.asyncArrival = new Completion<void>(arrival.purpose);
     arrival.resolve();
-  }
-
-  private notify(cqn: number): void {
-    this.completionQueues.get(cqn)?.notify();
   }
 }
 

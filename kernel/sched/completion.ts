@@ -30,6 +30,11 @@ export class Completion<T> {
     return this.resolved;
   }
 
+  /** True while somebody waits for it. */
+  get awaited(): boolean {
+    return this.waiters !== undefined;
+  }
+
   /** What it was resolved with; meaningless before. */
   get value(): T {
     return this.result as T;

@@ -23,6 +23,16 @@ export class RwLock {
     return this.readers === 0 && !this.writing && this.turns.length === 0;
   }
 
+  /** True while somebody holds it for writing. */
+  get writeLocked(): boolean {
+    return this.writing;
+  }
+
+  /** True while somebody holds it for reading. */
+  get readLocked(): boolean {
+    return this.readers > 0;
+  }
+
   /** Takes the lock for reading if that needs no wait: the fast path of a page fault. */
   tryLockRead(): boolean {
     if (this.writing || this.turns.length > 0) return false;

@@ -24,6 +24,8 @@ export class Thread implements Waiter {
   atomicDepth = 0;
   /** Waiting with its CPU busy, the only way to wait inside an atomic section. */
   spinning = false;
+  /** Invalidations that it has begun and not ended. */
+  invalidations = 0;
   /** CPU time it has spent. */
   cpuPs: TimePs = 0;
 
@@ -66,6 +68,8 @@ class Cpu implements Engine {
 export class Scheduler {
   /** The thread at work while its body runs. */
   current: Thread | undefined;
+  /** Called with a thread that ends in the middle of an invalidation; it is a bug, and says of what. */
+  onUnfinished: (thread: Thread) => void = () => {};
   private readonly cpus: Cpu[] = [];
   private readonly alive = new Set<Thread>();
   private ready: Thread[] = [];
@@ -149,6 +153,7 @@ export class Scheduler {
       const step = thread.body.next(value);
       if (step.done) {
         this.alive.delete(thread);
+        if (thread.invalidations > 0) this.onUnfinished(thread);
         thread.done.resolve();
         break;
       }

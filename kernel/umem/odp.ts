@@ -10,7 +10,7 @@
  * faults in again.
  */
 import type { Observable } from 'rxjs';
-import { MS, type TimePs } from '../../transport/index.ts';
+import { MS, SparseTable, type TimePs } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PageRun } from '../mm/fault/user-pages.ts';
 import type { IntervalOps, IntervalSubscription } from '../mm/notify/interval-notifier.ts';
@@ -46,12 +46,28 @@ export interface MapRequest {
   readonly synchronous: boolean;
 }
 
-export class OdpUmem implements IntervalOps {
+/** How pages get in ahead of use: see MapRequest. */
+export type Prefetch = Pick<MapRequest, 'write' | 'fault' | 'readOnly'>;
+
+/** Memory that an adapter works on without holding it. */
+export interface OnDemandUmem {
+  /** Pages in the adapter's table. */
+  readonly mappedPages: number;
+  readonly firstPage: number;
+  /** Enters a run of pages: how many entries changed, MAP_EFAULT or MAP_EAGAIN. */
+  map(request: MapRequest): Sim<number>;
+  /** Brings pages in ahead of use; sleeps until in force. Returns what `map` returns. */
+  prefetch(first: number, count: number, how: Prefetch): Sim<number>;
+  /** Takes the region from the adapter with `destroyKey`. */
+  release(destroyKey: Sim<unknown>): Sim<void>;
+}
+
+export class OdpUmem implements IntervalOps, OnDemandUmem {
   /** For the ledger of external references. */
   readonly name = 'on-demand region';
   readonly firstPage: number;
   readonly pageCount: number;
-  private readonly entries: Int32Array;
+  private readonly entries: SparseTable;
   private readonly mutex = new Mutex('umem');
   private readonly subscription: IntervalSubscription;
   private mapped = 0;
@@ -63,10 +79,12 @@ export class OdpUmem implements IntervalOps {
     private readonly writable: boolean,
     private readonly counters: RegionCounters,
     private readonly table: DeviceTable,
+    /** Told, in the invalidation, that it has taken the last page out of the adapter's table. */
+    private readonly onEmpty: () => void = () => {},
   ) {
     this.firstPage = Math.floor(address / PAGE_BYTES);
     this.pageCount = Math.ceil((address + length) / PAGE_BYTES) - this.firstPage;
-    this.entries = new Int32Array(this.pageCount);
+    this.entries = new SparseTable(this.pageCount);
     this.subscription = mm.notifiers.intervals.subscribe(
       this.firstPage * PAGE_BYTES,
       (this.firstPage + this.pageCount) * PAGE_BYTES,
@@ -84,9 +102,8 @@ export class OdpUmem implements IntervalOps {
     yield* this.mapAll(0, this.pageCount, { write: false, fault: false, readOnly: false });
   }
 
-  /** Brings pages in ahead of use; sleeps until in force. Returns what `map` returns. */
-  *prefetch(first: number, count: number, write: boolean): Sim<number> {
-    const pages = yield* this.mapAll(first, count, { write, fault: true, readOnly: !write });
+  *prefetch(first: number, count: number, how: Prefetch): Sim<number> {
+    const pages = yield* this.mapAll(first, count, how);
     if (pages > 0) this.counters.page_prefetch += pages;
     return pages;
   }
@@ -143,18 +160,18 @@ export class OdpUmem implements IntervalOps {
     yield* this.mutex.lock();
     try {
       yield* destroyKey;
-      for (let page = 0; page < this.pageCount; page++) this.forget(page);
+      const { entries, pageCount } = this;
+      for (let page = entries.nextUsed(0, pageCount); page < pageCount; ) {
+        this.forget(page);
+        page = entries.nextUsed(page + 1, pageCount);
+      }
     } finally {
       this.mutex.unlock();
     }
     yield* this.mm.notifiers.intervals.unsubscribe(this.subscription);
   }
 
-  private *mapAll(
-    from: number,
-    count: number,
-    how: Pick<MapRequest, 'write' | 'fault' | 'readOnly'>,
-  ): Sim<number> {
+  private *mapAll(from: number, count: number, how: Prefetch): Sim<number> {
     let changed = 0;
     for (let done = 0; done < count; done += MAP_BATCH) {
       const batch = Math.min(MAP_BATCH, count - done);
@@ -173,16 +190,16 @@ export class OdpUmem implements IntervalOps {
       const frame = run.frames[i];
       if (frame === NO_FRAME) continue;
       const page = request.first + i;
-      const old = this.entries[page];
+      const old = this.entries.get(page);
       const mayWrite = this.writable && run.writable[i] === 1 && !request.readOnly;
       // An advice to read does not take away permission that is there.
       const bits = ENTRY_READ | (mayWrite ? ENTRY_WRITE : 0) | (old & ENTRY_WRITE);
       const entry = (frame << ENTRY_SHIFT) | bits;
       if (entry === old) continue;
       if (old === 0) this.mapped++;
-      else this.mm.notifiers.references.drop(this, old >>> ENTRY_SHIFT);
+      else this.mm.notifiers.references.drop(this, this.firstPage + page, old >>> ENTRY_SHIFT);
       this.mm.notifiers.references.insert(this, this.firstPage + page, frame);
-      this.entries[page] = entry;
+      this.entries.set(page, entry);
       this.table.set(page, entry);
       changed++;
     }
@@ -197,10 +214,13 @@ export class OdpUmem implements IntervalOps {
     this.subscription.setSequence(sequence);
     yield costs.invalidateCheckPs + (end - first) * costs.invalidateCheckPagePs;
     let zapped = 0;
-    for (let page = first; page < end && this.mapped > 0; page++) {
-      if (!this.forget(page)) continue;
-      this.table.set(page, 0);
-      zapped++;
+    if (this.mapped > 0) {
+      for (let page = this.entries.nextUsed(first, end); page < end; ) {
+        this.forget(page);
+        this.table.set(page, 0);
+        zapped++;
+        page = this.entries.nextUsed(page + 1, end);
+      }
     }
     if (zapped > 0) {
       yield costs.invalidateUpdatePs + zapped * costs.invalidateUpdatePagePs;
@@ -208,18 +228,17 @@ export class OdpUmem implements IntervalOps {
       yield costs.invalidateBookPs + zapped * costs.invalidateBookPagePs;
       this.counters.page_invalidations += zapped;
       this.counters.page_invalidations_handled++;
+      if (this.mapped === 0) this.onEmpty();
     }
     this.mutex.unlock();
   }
 
-  /** Drops one entry from our copy; a page that the adapter could write counts as written. */
-  private forget(page: number): boolean {
-    const entry = this.entries[page];
-    if (entry === 0) return false;
+  /** Drops one entry, which there is, from our copy; a page that the adapter could write counts as written. */
+  private forget(page: number): void {
+    const entry = this.entries.get(page);
     if (entry & ENTRY_WRITE) this.mm.memory.frames.markDirty(entry >>> ENTRY_SHIFT);
-    this.mm.notifiers.references.drop(this, entry >>> ENTRY_SHIFT);
-    this.entries[page] = 0;
+    this.mm.notifiers.references.drop(this, this.firstPage + page, entry >>> ENTRY_SHIFT);
+    this.entries.set(page, 0);
     this.mapped--;
-    return true;
   }
 }

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { loadScenario } from '../../harness/scenario/load.ts';
+import { eventText, writeRun } from '../fixtures/recorded-run.ts';
 import { filesIn, runHere, temporaryFolder } from './fixtures.ts';
 
 /** A valid scenario as data; cases change one thing in it. */
@@ -46,14 +47,14 @@ interface BadInput {
   readonly status?: number;
 }
 
-const trace = (...lines: string[]): string =>
-  ['faultline-trace 1\tcase\t0\t2\t55550000', ...lines, `end\t${lines.length + 1}`, ''].join('\n');
-
-const replayOf = (file: Buffer | string) => (data: Data, folder: string) => {
-  for (const rank of [0, 1]) writeFileSync(join(folder, `case.rank${rank}.gz`), file);
+/** A replay of a run whose event files are `file`. */
+const replayOf = (file: Buffer) => (data: Data, folder: string) => {
+  const run = writeRun(join(folder, 'case'), [{}, {}]);
+  for (const rank of [0, 1]) writeFileSync(join(run, `rank${rank}.tsv.gz`), file);
   data.operations = [];
-  data.replay = { run: join(folder, 'case') };
+  data.replay = { run };
 };
+const trace = (...lines: string[]): string => eventText(lines);
 
 const cases: readonly BadInput[] = [
   // The command line.
@@ -316,43 +317,43 @@ const cases: readonly BadInput[] = [
       d.replay = { run: 'nothing' };
     },
     code: 'E_TRACE_INVALID',
-    place: 'nothing.rank0.gz',
+    place: 'nothing',
   },
   {
     what: 'a truncated file',
     change: replayOf(gzipSync(trace('5\tcall\t1')).subarray(0, 40)),
     code: 'E_TRACE_INVALID',
-    place: 'case.rank0.gz',
+    place: 'rank0.tsv.gz',
   },
   {
     what: 'a truncated text',
-    change: replayOf(gzipSync(trace('5\tcall\t1').slice(0, -8))),
+    change: replayOf(gzipSync(trace('5\tret\t1').slice(0, -17))),
     code: 'E_TRACE_INVALID',
-    place: 'case.rank0.gz:2',
+    place: 'rank0.tsv.gz:2: the recording stops early',
   },
   {
     what: 'another format',
     change: replayOf(gzipSync('time,event\n')),
     code: 'E_TRACE_INVALID',
-    place: 'case.rank0.gz:1',
+    place: 'rank0.tsv.gz:1',
   },
   {
     what: 'an unknown event',
     change: replayOf(gzipSync(trace('5\tcal\t1'))),
     code: 'E_TRACE_INVALID',
-    place: 'case.rank0.gz:2',
+    place: 'rank0.tsv.gz:2',
   },
   {
     what: 'a missing column',
-    change: replayOf(gzipSync(trace('0\tcall\t1', '5\tmunmap\t7f00'))),
+    change: replayOf(gzipSync(trace('0\tret\t1', '5\tmunmap\t7f00'))),
     code: 'E_TRACE_INVALID',
-    place: 'case.rank0.gz:3',
+    place: 'rank0.tsv.gz:3',
   },
   {
     what: 'a bad address',
     change: replayOf(gzipSync(trace('5\tmunmap\t0x7f\t4096'))),
     code: 'E_TRACE_INVALID',
-    place: 'case.rank0.gz:2',
+    place: 'rank0.tsv.gz:2',
   },
   // What only the run finds out.
   {

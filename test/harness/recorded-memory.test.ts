@@ -1,18 +1,14 @@
 /**
  * Replaying the memory of a recorded rank ends in the memory that the recorded process had: its
- * /proc/self/maps and /proc/self/pagemap at the end are in test/fixtures/recorded.
- *
- *     map|stack  addr len prot
- *     res        addr pages a|f     resident; anonymous, or of a file
+ * /proc/self/maps and /proc/self/pagemap at the end are part of the recording.
  */
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { gunzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { locateTrace, parseTrace, readTrace } from '../../harness/trace/reader.ts';
+import { readEnd, readTrace } from '../../harness/trace/reader.ts';
 import { RecordedMemory } from '../../harness/workload/recorded-memory.ts';
 import type { AddressSpace, Sim } from '../../kernel/index.ts';
+import { writeRun } from '../fixtures/recorded-run.ts';
 import { makeBench, PAGE } from '../kernel/bench.ts';
+import { temporaryFolder } from './fixtures.ts';
 
 /** What the recorded pages fall short of, at most: helper threads touched pages unrecorded. */
 const UNRECORDED_PAGES = 99;
@@ -27,19 +23,20 @@ interface EndState {
   readonly ofFiles: Set<number>;
 }
 
-function readEnd(file: string): EndState {
+function endOf(rank: number): EndState {
+  const { mappings, resident } = readEnd('qe-mmap128k', rank);
   const mapped = new Map<number, string>();
   const anonymous = new Set<number>();
   const ofFiles = new Set<number>();
   let stack = { start: 0, end: 0 };
-  for (const line of gunzipSync(readFileSync(file)).toString().trimEnd().split('\n')) {
-    const [kind, address, size, what] = line.split('\t') as [string, string, string, string];
-    const start = Number.parseInt(address, 16);
-    if (kind === 'stack') stack = { start: start - STACK_GROWTH, end: start + Number(size) };
-    const pages = kind === 'res' ? Number(size) : Number(size) / PAGE;
-    for (let page = start / PAGE; page < start / PAGE + pages; page++) {
-      if (kind === 'map') mapped.set(page, what);
-      else if (kind === 'res') (what === 'a' ? anonymous : ofFiles).add(page);
+  for (const { start, end, prot, area } of mappings) {
+    if (area === 'stack') stack = { start: start - STACK_GROWTH, end };
+    else for (let page = start / PAGE; page < end / PAGE; page++) mapped.set(page, textOf(prot));
+  }
+  for (const run of resident) {
+    const first = run.address / PAGE;
+    for (let page = first; page < first + run.pageCount; page++) {
+      (run.anonymous ? anonymous : ofFiles).add(page);
     }
   }
   return { mapped, stack, anonymous, ofFiles };
@@ -48,9 +45,9 @@ function readEnd(file: string): EndState {
 /** Nobody uses the memory: there is nothing to let go of. */
 function* nothing(): Sim<void> {}
 
-function replay(traceFile: string): AddressSpace {
+function replay(rank: number): AddressSpace {
   const { host, run } = makeBench({ memoryBytes: 2 ** 30, swapBytes: 0 });
-  const trace = readTrace(traceFile);
+  const trace = readTrace('qe-mmap128k', rank);
   const memory = new RecordedMemory(host.mm, trace, nothing);
   memory.restore();
   const done = run(
@@ -69,9 +66,8 @@ function textOf(prot: number): string {
 
 describe('the memory of a recorded rank, replayed', () => {
   it.each([0, 1])('ends as it did: rank %i', (rank) => {
-    const mm = replay(locateTrace('qe-mmap128k', rank));
-    const fixture = `../fixtures/recorded/qe-mmap128k.rank${rank}.end.gz`;
-    const end = readEnd(fileURLToPath(new URL(fixture, import.meta.url)));
+    const mm = replay(rank);
+    const end = endOf(rank);
 
     const differences: string[] = [];
     const left = new Map(end.mapped);
@@ -89,7 +85,7 @@ describe('the memory of a recorded rank, replayed', () => {
     let extra = 0;
     const missing = new Set(end.anonymous);
     for (const { start, end: stop } of mm.mappings()) {
-      mm.parts.table.forEachUsed(start / PAGE, stop / PAGE, (page) => {
+      mm.state.table.forEachUsed(start / PAGE, stop / PAGE, (page) => {
         missing.delete(page);
         if (!end.anonymous.has(page) && !end.ofFiles.has(page)) extra++;
       });
@@ -100,17 +96,15 @@ describe('the memory of a recorded rank, replayed', () => {
 
   it('touches mappings with different rights, and lets go of no more than goes away', () => {
     const lines = [
-      '0\tmap\t10000\t8192\tr--',
-      '0\tmap\t12000\t8192\trw-',
-      '0\tpf\t11000\t2',
-      '0\tbrk\t53000',
-      '0\tbrk\t51800',
-      '0\tmremap\t12000\t8192\t12000\t4096',
-      '0\tmremap\t12000\t4096\t12000\t12288',
-      '0\tmremap\t12000\t12288\t20000\t4096',
+      '0\tpf\t11000\t2\tu\t0',
+      '0\tbrk\t555500003000\t12288',
+      '0\tbrk\t555500001800\t-6144',
+      '0\tmremap\t12000\t8192\t12000\t4096\t0',
+      '0\tmremap\t12000\t4096\t12000\t12288\t0',
+      '0\tmremap\t12000\t12288\t20000\t4096\t3',
     ];
-    const text = ['faultline-trace 1\tcase\t0\t2\t50000', ...lines, `end\t${lines.length + 1}`];
-    const trace = parseTrace(text.join('\n'), 'case.gz');
+    const maps = ['10000-12000 r--p 00000000 00:00 0', '12000-14000 rw-p 00000000 00:00 0'];
+    const trace = readTrace(writeRun(temporaryFolder(), [{ maps, events: lines }]), 0);
     const { host, run } = makeBench();
     const gone: string[] = [];
     const memory = new RecordedMemory(host.mm, trace, (address, length) => {
@@ -123,11 +117,11 @@ describe('the memory of a recorded rank, replayed', () => {
         for (const event of trace.events) yield* memory.step(event);
       })(),
     );
-    expect(gone).toEqual(['52000+1', '13000+1', '12000+3', '20000+1']);
-    expect(host.mm.mappings()).toEqual([
+    expect(gone).toEqual(['555500002000+1', '13000+1', '12000+3', '20000+1']);
+    expect(host.mm.mappings()).toMatchObject([
       { start: 0x10000, end: 0x12000, prot: 1 },
       { start: 0x20000, end: 0x21000, prot: 3 },
-      { start: 0x50000, end: 0x52000, prot: 3 },
+      { start: 0x555500000000, end: 0x555500002000, prot: 3 },
     ]);
   });
 });

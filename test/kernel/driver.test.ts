@@ -6,6 +6,9 @@ import {
   ACCESS_READ,
   ACCESS_REMOTE_WRITE,
   ACCESS_WRITE,
+  ADVICE_PREFETCH,
+  ADVICE_PREFETCH_WRITE,
+  ADVISE_FLUSH,
   ATOMIC_ADD,
   ATOMIC_COMPARE_SWAP,
   NS,
@@ -130,7 +133,9 @@ describe('on-demand regions', () => {
         yield* host.sleep(100 * US);
         yield* mm.mprotect(BASE, PAGE, RW);
         expect(table?.size).toBe(0);
-        yield* verbs.adviseMr(mr, BASE, PAGE, false);
+        yield* verbs.adviseMr(1, ADVICE_PREFETCH, ADVISE_FLUSH, [
+          { address: BASE, length: PAGE, lkey: mr.lkey },
+        ]);
         expect((table?.get(0) ?? 0) & 3).toBe(1);
         adapter.fault(mr.lkey, BASE, 8, ACCESS_WRITE);
         yield* host.sleep(100 * US);
@@ -185,7 +190,12 @@ describe('on-demand regions', () => {
         yield* mm.mmap(BASE, 4 * PAGE, RW);
         const mr = yield* verbs.regMr(1, BASE, 4 * PAGE, ODP);
         adapter.doneDelayPs = 500 * US;
-        const prefetch = host.spawn('prefetch', verbs.adviseMr(mr, BASE, 4 * PAGE, true));
+        const prefetch = host.spawn(
+          'prefetch',
+          verbs.adviseMr(1, ADVICE_PREFETCH_WRITE, ADVISE_FLUSH, [
+            { address: BASE, length: 4 * PAGE, lkey: mr.lkey },
+          ]),
+        );
         yield* host.sleep(20 * US);
         yield* verbs.deregMr(mr);
         expect(prefetch.done.done).toBe(true);

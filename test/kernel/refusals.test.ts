@@ -11,6 +11,8 @@ import {
   ACCESS_LOCAL_WRITE,
   ACCESS_ON_DEMAND,
   ACCESS_REMOTE_WRITE,
+  ADVICE_PREFETCH_WRITE,
+  ADVISE_FLUSH,
   QPS_ERR,
   QPS_INIT,
   QPS_RESET,
@@ -141,7 +143,10 @@ const refusals: readonly Refusal[] = [
   {
     what: 'a prefetch of pinned memory',
     errno: 'EINVAL',
-    attempt: ({ host, mr }) => host.verbs.adviseMr(mr, BASE, PAGE, true),
+    attempt: ({ host, mr }) =>
+      host.verbs.adviseMr(mr.pd, ADVICE_PREFETCH_WRITE, ADVISE_FLUSH, [
+        { address: BASE, length: PAGE, lkey: mr.lkey },
+      ]),
   },
   // The send queue.
   {

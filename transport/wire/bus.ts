@@ -136,7 +136,7 @@ export const busLayouts: readonly BusLayout[] = [
     longs: [],
     trailer: 'pages',
     meaning:
-      'sets page table entries of a region from first_page on (frame << 2 | write << 1 | read; 0: not present); COMMAND_DONE with the tag (unless 0) follows once no older entry is cached or in use',
+      'sets page table entries of a region from first_page on (frame << 2 | write << 1 | read; 0: not present), or those of an indirect key (keys of children; 0: null); COMMAND_DONE with the tag (unless 0) follows once no older entry is cached or in use',
   },
   {
     type: BUS_FAULT_RESUME,
@@ -313,7 +313,7 @@ export const SEGMENT_SGE_BYTES = 16; // address u64, length u32, lkey u32; all `
 /** Opcodes of COMMAND; the parameters stand behind each. A result is COMMAND_DONE's. */
 export const CMD_ALLOC_PD = 1; // -> pd
 export const CMD_DEALLOC_PD = 2; // p0 pd
-export const CMD_CREATE_MKEY = 3; // p0 pd, p1 access (IBV_ACCESS_*), p2 variant; q0 address, q1 length -> mkey
+export const CMD_CREATE_MKEY = 3; // p0 pd, p1 access (IBV_ACCESS_*), p2 variant, p3 MKEY_*, p4 log2 of the bytes of an indirect key's entry; q0 address, q1 length -> mkey
 export const CMD_DESTROY_MKEY = 4; // p0 mkey; done once nothing of it is in use; CMD_BUSY while windows are bound to it
 export const CMD_CREATE_QP = 5; // p0 pd, p1 send queue entries, p2 receive queue entries, p3 send cqn, p4 receive cqn, p5 IBV_QPT_*, p6 srqn (0: none), p7 sq_sig_all -> qpn
 export const CMD_MODIFY_QP = 6; // p0 qpn, p1 attribute mask (IBV_QP_*); mailbox: QPA_WORDS u32, see QPA_*
@@ -327,6 +327,12 @@ export const CMD_MODIFY_SRQ = 13; // p0 srqn, p1 srq_limit: arms EVENT_SRQ_LIMIT
 export const CMD_DESTROY_SRQ = 14; // p0 srqn; CMD_BUSY while a queue pair uses it
 export const CMD_ALLOC_MW = 15; // p0 pd (type 2 windows) -> rkey
 export const CMD_DEALLOC_MW = 16; // p0 rkey
+export const CMD_MODIFY_MKEY = 17; // p0 mkey of a plain key, p1 REREG_*, p2 pd, p3 access; q0 address, q1 length; CMD_BUSY while windows are bound to it
+
+/** Kinds of key (p3 of CMD_CREATE_MKEY). */
+export const MKEY_PLAIN = 0; // its table has an entry for each page (MTT)
+export const MKEY_INDIRECT = 1; // ... for each 2^p4 bytes: the key of a child, or 0, the null key (KSM)
+export const MKEY_CHILD = 2; // plain, for the use of an indirect key: has no row in reports
 
 /** Words of the mailbox of MODIFY_QP and QUERY_QP: ibv_qp_attr, in this order. */
 export const QPA_STATE = 0;
@@ -355,6 +361,7 @@ export const CMD_BAD_PARAMETER = 1;
 export const CMD_BAD_RESOURCE = 2;
 export const CMD_BUSY = 3;
 export const CMD_BAD_OPCODE = 4;
+export const CMD_NOT_SUPPORTED = 5; // the adapter is of a class that cannot do it
 
 const HEADER_BYTES = 12;
 

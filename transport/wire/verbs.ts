@@ -10,8 +10,26 @@ export const ACCESS_REMOTE_ATOMIC = 8;
 export const ACCESS_MW_BIND = 16;
 export const ACCESS_ZERO_BASED = 32;
 export const ACCESS_ON_DEMAND = 64;
+export const ACCESS_HUGETLB = 128;
 export const ACCESS_FLUSH_GLOBAL = 256;
 export const ACCESS_FLUSH_PERSISTENT = 512;
+
+/**
+ * SIZE_MAX of C, as near as a double comes: the length of an implicit on-demand region, which begins
+ * at address 0 and covers all that the process has or will have.
+ */
+export const SIZE_MAX = 2 ** 64;
+
+/** IBV_REREG_MR_CHANGE_*. */
+export const REREG_TRANSLATION = 1;
+export const REREG_PD = 2;
+export const REREG_ACCESS = 4;
+
+/** IBV_ADVISE_MR_ADVICE_*, and IBV_ADVISE_MR_FLAG_FLUSH. */
+export const ADVICE_PREFETCH = 0;
+export const ADVICE_PREFETCH_WRITE = 1;
+export const ADVICE_PREFETCH_NO_FAULT = 2;
+export const ADVISE_FLUSH = 1;
 
 /** IBV_QPT_*: services of a queue pair. */
 export const QPT_RC = 2;

@@ -13,21 +13,27 @@
  *
  * where the lock is one that the driver's callback takes before it notes the sequence. Callbacks
  * return an Observable that completes once the device is done with the range; the caller of `begin`
- * sleeps until then. Subscriptions that come or go during an invalidation wait for its end.
+ * sleeps until then. Subscriptions that come or go during an invalidation wait for its end. A range that is
+ * announced by somebody who cannot wait (`nonblock`, the OOM killer) may be refused with `false`.
  */
 import type { Observable } from 'rxjs';
 import { assert, type Node } from '../../../transport/index.ts';
 import { untilComplete } from '../../rx/thread-stream.ts';
 import { Completion, type Sim } from '../../sched/completion.ts';
-import type { Invalidation } from './invalidation.ts';
+import { IntervalTree } from './interval-tree.ts';
+import { type Invalidation, isRefusable } from './invalidation.ts';
 
 /** A driver's side of a subscription. */
 export interface IntervalOps {
+  /** For bug reports. */
+  readonly name?: string;
   /**
    * Drops the device's use of the range. Under its own lock it must call `setSequence(sequence)` on
-   * the subscription first, then drop; the stream completes when the device has let go.
+   * the subscription first, then drop; the stream completes when the device has let go, at once if
+   * `range.atomic`. False, before anything was done, says that this would take a sleep and `range.nonblock`
+   * forbids it (EAGAIN).
    */
-  invalidate(range: Invalidation, sequence: number): Observable<unknown>;
+  invalidate(range: Invalidation, sequence: number): Observable<unknown> | false;
 }
 
 export class IntervalSubscription {
@@ -45,8 +51,9 @@ export class IntervalSubscription {
     this.sequence = sequence;
   }
 
-  overlaps(start: number, end: number): boolean {
-    return this.start < end && start < this.end;
+  /** For bug reports. */
+  get name(): string {
+    return this.ops.name ?? 'a driver';
   }
 }
 
@@ -54,7 +61,7 @@ export class IntervalNotifiers {
   /** Even: nothing is being invalidated. Linux starts at 2, so that 1 is an older, odd number. */
   private sequence = 2;
   private running = 0;
-  private subscriptions: IntervalSubscription[] = [];
+  private readonly tree = new IntervalTree<IntervalSubscription>();
   private deferredInserts: IntervalSubscription[] = [];
   private deferredRemovals: IntervalSubscription[] = [];
   private ended = new Completion<void>('end of an invalidation');
@@ -70,14 +77,14 @@ export class IntervalNotifiers {
     if (this.running === 0) {
       assert(!this.isInvalidating(), 'odd sequence without an invalidation', this.node);
       subscription.sequence = this.sequence - 1;
-      this.subscriptions.push(subscription);
+      this.tree.insert(subscription);
       return subscription;
     }
     // It must look invalidated until the running invalidation ends: its pages may be going away.
     if (this.isInvalidating()) this.deferredInserts.push(subscription);
     else {
       this.sequence |= 1;
-      this.subscriptions.push(subscription);
+      this.tree.insert(subscription);
     }
     subscription.sequence = this.sequence;
     return subscription;
@@ -99,18 +106,32 @@ export class IntervalNotifiers {
     while (this.sequence === sequence) yield this.ended;
   }
 
-  /** Announces an invalidation, and sleeps until every driver whose interval it hits has dropped it. */
+  /** True when a subscription overlaps [start, end). */
+  hits(start: number, end: number): boolean {
+    return this.tree.size > 0 && this.tree.hits(start, end);
+  }
+
+  /** Begins an invalidation that hits nobody. */
+  beginUnheard(): void {
+    this.running++;
+  }
+
+  /**
+   * Announces an invalidation, and sleeps until every driver whose interval it hits has dropped it, or one
+   * has refused.
+   */
   *begin(range: Invalidation): Sim<void> {
     this.running++;
-    if (this.subscriptions.length === 0) return;
-    const { start, end } = range;
-    const hit = this.subscriptions.filter((subscription) => subscription.overlaps(start, end));
+    if (range.refused || this.tree.size === 0) return;
+    const hit = this.tree.overlapping(range.start, range.end);
     if (hit.length === 0) return;
+    // From here on nobody leaves the tree before the end, so the list stays good while drivers sleep.
     this.sequence |= 1;
     this.invalidations++;
-    const sequence = this.sequence;
-    for (const { ops } of hit) {
-      yield* untilComplete(this.node, ops.invalidate(range, sequence), 'a device to drop a range');
+    const { sequence } = this;
+    for (const subscription of hit) {
+      yield* this.invalidate(subscription, range, sequence);
+      if (range.refused) return;
     }
   }
 
@@ -119,7 +140,7 @@ export class IntervalNotifiers {
     assert(this.running > 0, 'an invalidation ends that never began', this.node);
     if (--this.running > 0 || !this.isInvalidating()) return;
     this.sequence++;
-    this.subscriptions.push(...this.deferredInserts);
+    for (const subscription of this.deferredInserts) this.tree.insert(subscription);
     this.deferredInserts = [];
     for (const subscription of this.deferredRemovals) this.drop(subscription);
     this.deferredRemovals = [];
@@ -144,9 +165,38 @@ export class IntervalNotifiers {
     return (this.sequence & 1) === 1;
   }
 
+  private *invalidate(
+    subscription: IntervalSubscription,
+    range: Invalidation,
+    sequence: number,
+  ): Sim<void> {
+    const { node } = this;
+    const { name, ops } = subscription;
+    const { cause } = range;
+    const isThere = this.tree.has(subscription);
+    if (!isThere) assert(false, `${name} is called after its unsubscription (${cause})`, node);
+    const stream = ops.invalidate(range, sequence);
+    if (stream === false) {
+      range.refused = true;
+      if (!isRefusable(range)) {
+        assert(false, `${name} refuses what must happen now (${cause})`, node);
+      }
+      return;
+    }
+    const dropped = untilComplete(node, stream, 'a device to drop a range');
+    if (!range.atomic) yield* dropped;
+    else if (!dropped.next().done) {
+      assert(false, `${name} sleeps in invalidate, which is atomic (${cause})`, node);
+    }
+    if (range.refused && !isRefusable(range)) {
+      assert(false, `${name} refuses what must happen now (${cause})`, node);
+    }
+    if (subscription.sequence === sequence || range.refused) return;
+    assert(false, `${name} does not note the sequence of an invalidation (${cause})`, node);
+  }
+
   private drop(subscription: IntervalSubscription): void {
-    const at = this.subscriptions.indexOf(subscription);
-    assert(at >= 0, 'a subscription ends twice', this.node);
-    this.subscriptions.splice(at, 1);
+    const wasThere = this.tree.remove(subscription);
+    assert(wasThere, 'a subscription ends twice', this.node);
   }
 }

@@ -40,11 +40,18 @@ export interface Invalidation {
   readonly cause: InvalidationCause;
   /** The caller holds spinlocks: a callback must not sleep. */
   readonly atomic: boolean;
-  /** A client does not let go. Possible for CAUSE_SWAP and CAUSE_MIGRATE only; the caller leaves the page. */
+  /** The caller can do without (the OOM killer): a client that would have to sleep refuses. */
+  readonly nonblock?: boolean;
+  /** A client does not let go, where `isRefusable`; the caller leaves the entries as they are. */
   refused: boolean;
 }
 
 /** True for an invalidation that a client may refuse: nobody but the memory manager wants it. */
-export function isRefusable({ cause }: Invalidation): boolean {
+export function isRefusable({ cause, nonblock }: Invalidation): boolean {
+  return nonblock === true || mayWait(cause);
+}
+
+/** True for causes for which a client may keep a page a while, seed 004: "it's probably OK to delay". */
+export function mayWait(cause: InvalidationCause): boolean {
   return cause === CAUSE_SWAP || cause === CAUSE_MIGRATE;
 }

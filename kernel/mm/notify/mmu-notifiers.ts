@@ -6,104 +6,266 @@
  *
  *     range = yield* begin(start, end, cause)  ->  change the page table  ->  yield* end(range)
  *
- * and when `begin` returns, nobody uses the range any more, and nobody starts to before `end`. Sites that
- * come from the reverse map with a single page call `invalidatePage`, in atomic context. Clients of the
- * list run in the caller's context and may sleep unless the range is atomic; they cost nothing while
- * nobody is registered.
+ * and when `begin` returns, nobody uses the range any more, and nobody starts to before `end`. Ranges
+ * nest and overlap. Sites that come from the reverse map with a single page call `invalidatePage` under
+ * the page table lock. Clients of the list run in the caller's context and may sleep unless the range is
+ * atomic; while nobody has to be told, nothing is walked and no time passes (`tryBegin`, `tryEnd`).
+ *
+ * Two departures from V6, both as in today's Linux: `invalidateRangeEnd` goes only to clients that were
+ * told of the begin, and walks of the list may sleep (SRCU).
  */
-import { assert, type Node } from '../../../transport/index.ts';
-import type { Sim } from '../../sched/completion.ts';
-import { type Frames, PAGE_BYTES } from '../physical/frames.ts';
+import { assert } from '../../../transport/index.ts';
+import { Completion, type Sim } from '../../sched/completion.ts';
+import type { Thread } from '../../sched/scheduler.ts';
+import type { MmStruct } from '../virtual/mm-struct.ts';
 import { ExternalReferences } from './external-references.ts';
 import { IntervalNotifiers } from './interval-notifier.ts';
-import type { Invalidation, InvalidationCause } from './invalidation.ts';
+import { CAUSE_RELEASE, type Invalidation, type InvalidationCause } from './invalidation.ts';
+import { type MmuNotifier, NotifierChain } from './notifier-chain.ts';
+import { RunningRange } from './running-range.ts';
 
-/** A client of the list: struct mmu_notifier_ops of seed 000, patch 1. Absent methods cost nothing. */
-export interface MmuNotifier {
-  readonly name: string;
-  /** The process ends; called before any mapping is torn down. */
-  release?(): Sim<void>;
-  /** True when the page at `address` was used through the client's table since it was last asked; never sleeps. */
-  agePage?(address: number): boolean;
-  /** Drops one page; the caller holds the page table lock. */
-  invalidatePage?(address: number, cause: InvalidationCause): Sim<void>;
-  /** Drops a range, and takes no page of it until the end. */
-  invalidateRangeBegin?(range: Invalidation): Sim<void>;
-  invalidateRangeEnd?(range: Invalidation): Sim<void>;
-}
+export type { MmuNotifier } from './notifier-chain.ts';
+
+/** End of the addresses of a process. */
+const TASK_SIZE = 2 ** 47;
 
 export class MmuNotifiers {
   readonly intervals: IntervalNotifiers;
   readonly references: ExternalReferences;
-  private clients: MmuNotifier[] = [];
   /** Ranges announced so far, by cause: for reports. */
   readonly announced = new Map<InvalidationCause, number>();
+  private readonly chain: NotifierChain;
+  private rangeEnded = new Completion<void>('end of an invalidation');
+  private isReleased = false;
 
-  constructor(
-    private readonly node: Node,
-    frames: Frames,
-  ) {
+  constructor(private readonly mm: MmStruct) {
+    const { node, frames } = mm.memory;
     this.intervals = new IntervalNotifiers(node);
-    this.references = new ExternalReferences(node, frames);
+    this.references = new ExternalReferences(node, frames, (client) =>
+      this.chain.list.objection(client),
+    );
+    this.chain = new NotifierChain(mm.memory, this.references);
   }
 
-  /** Puts a client on the list; the caller holds the mmap lock for writing. */
+  /**
+   * Puts a client at the head of the list (mmu_notifier_register); the caller holds the mmap lock for
+   * writing. Walks that are under way do not see it: it must not make references before a grace period
+   * (`memory.srcu.synchronize()`) is over. `attach` does all of this.
+   */
   register(client: MmuNotifier): void {
-    assert(!this.clients.includes(client), `${client.name} is registered twice`, this.node);
-    this.clients = [...this.clients, client];
+    this.checkLocked(`${client.name} is registered`);
+    assert(!this.isReleased, `${client.name} is registered after the release`, this.mm.memory.node);
+    this.chain.list.add(client);
+    this.references.reconsider();
   }
 
-  /** Takes a client off the list. */
+  /**
+   * Takes a client off the list (mmu_notifier_unregister); the caller holds the mmap lock for writing.
+   * Walks that have come to it may still call it: it may be freed after a grace period. Does nothing after
+   * the release of the process, which has taken everybody off.
+   */
   unregister(client: MmuNotifier): void {
-    assert(this.clients.includes(client), `${client.name} is not registered`, this.node);
-    this.clients = this.clients.filter((other) => other !== client);
+    if (this.isReleased) return;
+    this.checkLocked(`${client.name} is unregistered`);
+    this.chain.list.remove(client);
+    this.references.reconsider();
+  }
+
+  /** Says that an unregistered client is no more: nobody may call it, and it has no entries. */
+  free(client: MmuNotifier): void {
+    this.chain.list.free(client);
+    this.references.reconsider();
+    const left = this.references.countOf(client);
+    assert(left === 0, `${client.name} is freed and has ${left} entries left`, this.mm.memory.node);
+  }
+
+  /** Registers a client, and returns when it hears of everything: from then on it may make references. */
+  *attach(client: MmuNotifier): Sim<void> {
+    yield* this.mm.lock.lockWrite();
+    this.register(client);
+    this.mm.lock.unlockWrite();
+    const { count } = this.chain.list;
+    yield* this.mm.memory.srcu.synchronize();
+    // Sites without the mmap lock may have begun before. Linux takes the locks of all of them.
+    while (this.references.unfinished.some((range) => isOlder(range, count))) yield this.rangeEnded;
+  }
+
+  /**
+   * Has a client let go of everything, takes it off the list, and returns when it may be freed
+   * (mmu_notifier_unregister of today's Linux, which calls release too).
+   */
+  *detach(client: MmuNotifier): Sim<void> {
+    if (!this.isReleased && client.release) yield* client.release();
+    yield* this.mm.lock.lockWrite();
+    this.unregister(client);
+    this.mm.lock.unlockWrite();
+    yield* this.mm.memory.srcu.synchronize();
+    this.free(client);
+  }
+
+  /** True while nobody is on the list: agePage and invalidatePage have nothing to do. */
+  get idle(): boolean {
+    return this.chain.list.head === undefined;
+  }
+
+  /** Callbacks of the list made so far. */
+  get callbacks(): number {
+    return this.chain.callbacks;
   }
 
   /**
    * Announces that page table entries of [start, end) will change, and returns once every client has
    * dropped them. `refused` of the result is true when a client does not let go: the caller then leaves
-   * the entries as they are, and ends the invalidation all the same.
+   * the entries as they are, and ends the invalidation all the same. `atomic` says that the caller holds
+   * spinlocks, so that nobody may sleep.
    */
   *begin(start: number, end: number, cause: InvalidationCause, atomic = false): Sim<Invalidation> {
-    const range: Invalidation = { start, end, cause, atomic, refused: false };
-    for (const client of this.clients) {
-      if (client.invalidateRangeBegin) yield* client.invalidateRangeBegin(range);
+    const quiet = this.tryBegin(start, end, cause, atomic);
+    if (quiet !== undefined) return quiet;
+    return yield* this.announce(this.open(start, end, cause, atomic, false));
+  }
+
+  /**
+   * The same when nobody has to be told: no client is registered and no subscription is hit. Otherwise
+   * nothing happens, and the result is undefined: call `begin`.
+   */
+  tryBegin(
+    start: number,
+    end: number,
+    cause: InvalidationCause,
+    atomic = false,
+  ): Invalidation | undefined {
+    if (!this.idle || this.intervals.hits(start, end)) return undefined;
+    const range = this.open(start, end, cause, atomic, false);
+    this.intervals.beginUnheard();
+    this.references.begin(range);
+    return range;
+  }
+
+  /**
+   * The same for a caller that cannot wait (mmu_notifier_invalidate_range_start_nonblock, for the OOM
+   * killer): a client that would have to sleep refuses, which is Linux' EAGAIN.
+   */
+  *beginNonblock(start: number, end: number, cause: InvalidationCause): Sim<Invalidation> {
+    return yield* this.announce(this.open(start, end, cause, true, true));
+  }
+
+  /** Says that the entries have changed. */
+  *end(range: Invalidation): Sim<void> {
+    const running = this.close(range);
+    if (running.told) yield* this.chain.end(running);
+  }
+
+  /** The same when no client of the list was told; otherwise nothing happens: call `end`. */
+  tryEnd(range: Invalidation): boolean {
+    if ((range as RunningRange).told) return false;
+    this.close(range);
+    return true;
+  }
+
+  /** Has every client of the list drop one page; the caller holds the page table lock. */
+  *invalidatePage(address: number, cause: InvalidationCause): Sim<void> {
+    if (!this.idle) yield* this.chain.invalidatePage(address, cause);
+  }
+
+  /**
+   * True when a client has used the page at `address` since it was last asked (page_referenced); the
+   * caller holds the page table lock.
+   */
+  *agePage(address: number): Sim<boolean> {
+    return !this.idle && (yield* this.chain.agePage(address));
+  }
+
+  /**
+   * The process ends: every client lets go of everything in one go, before any mapping is torn down
+   * (mmu_notifier_release). Clients of the list hear nothing more; subscriptions stay until their drivers
+   * end them.
+   */
+  *release(): Sim<void> {
+    const { node, scheduler } = this.mm.memory;
+    assert(!this.isReleased, 'the notifiers of a process are released twice', node);
+    const { current } = scheduler;
+    if (current !== undefined && current.invalidations > 0) this.checkThread(current, 'exits');
+    this.isReleased = true;
+    const range = this.open(0, TASK_SIZE, CAUSE_RELEASE, false, false);
+    yield* this.chain.release(CAUSE_RELEASE);
+    yield* this.intervals.begin(range);
+    this.references.begin(range);
+    this.close(range);
+  }
+
+  /** Asserts that no invalidation of this process that `thread` has begun is still running. */
+  checkThread(thread: Thread, does = 'ends'): void {
+    for (const range of this.references.unfinished) {
+      if (!(range instanceof RunningRange) || range.thread !== thread) continue;
+      const waiting = this.chain.list.names(range.toldFrom, range.toldBelow).join(', ') || 'nobody';
+      const what = `${thread.name} ${does} with an invalidation begun and not ended`;
+      assert(false, `${what} (${range}; ${waiting} was told)`, this.mm.memory.node);
     }
+  }
+
+  /** Asserts that nothing is going on and that every entry names the frame that the process has there. */
+  checkAtRest(): void {
+    const { node } = this.mm.memory;
+    const [range] = this.references.unfinished;
+    if (range !== undefined) assert(false, `an invalidation never ended (${range})`, node);
+    this.references.checkAgainst(this.mm.table);
+  }
+
+  private *announce(range: RunningRange): Sim<Invalidation> {
+    yield* this.chain.begin(range);
     yield* this.intervals.begin(range);
     // A client that has not been called yet may still take a page; its callback drops it again.
     this.references.begin(range);
     return range;
   }
 
-  /** Says that the entries have changed. */
-  *end(range: Invalidation): Sim<void> {
+  private open(
+    start: number,
+    end: number,
+    cause: InvalidationCause,
+    atomic: boolean,
+    nonblock: boolean,
+  ): RunningRange {
+    const { current } = this.mm.memory.scheduler;
+    if (current !== undefined) {
+      if (current.atomicDepth > 0 && !atomic) this.failAtomic(current, cause);
+      current.invalidations++;
+    }
+    this.announced.set(cause, (this.announced.get(cause) ?? 0) + 1);
+    const { count } = this.chain.list;
+    return new RunningRange(start, end, cause, atomic, nonblock, count, current);
+  }
+
+  private close(range: Invalidation): RunningRange {
+    if (!(range instanceof RunningRange) || range.ended) {
+      const what = `an invalidation ends that never began (${range.cause})`;
+      assert(false, what, this.mm.memory.node);
+    }
+    range.ended = true;
+    if (range.thread !== undefined) range.thread.invalidations--;
     this.references.end(range);
     this.intervals.end(range);
-    for (const client of this.clients) {
-      if (client.invalidateRangeEnd) yield* client.invalidateRangeEnd(range);
+    const { rangeEnded } = this;
+    if (rangeEnded.awaited) {
+      this.rangeEnded = new Completion<void>(rangeEnded.purpose);
+      rangeEnded.resolve();
     }
+    return range;
   }
 
-  /** Has every client of the list drop one page; the caller holds the page table lock. */
-  *invalidatePage(address: number, cause: InvalidationCause): Sim<void> {
-    for (const client of this.clients) {
-      if (client.invalidatePage) yield* client.invalidatePage(address, cause);
-    }
+  private checkLocked(what: string): void {
+    if (this.mm.lock.writeLocked) return;
+    assert(false, `${what} without the mmap lock of ${this.mm.name}`, this.mm.memory.node);
   }
 
-  /** True when a client has used the page at `address` since it was last asked. */
-  agePage(address: number): boolean {
-    let young = false;
-    for (const client of this.clients) {
-      if (client.agePage?.(Math.floor(address / PAGE_BYTES) * PAGE_BYTES)) young = true;
-    }
-    return young;
+  private failAtomic({ name }: Thread, cause: InvalidationCause): void {
+    const what = `${name} announces an invalidation in which clients may sleep`;
+    assert(false, `${what}, and holds a spinlock (${cause})`, this.mm.memory.node);
   }
+}
 
-  /** The process ends: every client lets go of everything, before any mapping is torn down. */
-  *release(): Sim<void> {
-    const { clients } = this;
-    this.clients = [];
-    for (const client of clients) if (client.release) yield* client.release();
-  }
+/** True for an invalidation that began before client number `number` - 1 was on the list. */
+function isOlder(range: Invalidation, number: number): boolean {
+  return range instanceof RunningRange && range.registered < number;
 }

@@ -70,6 +70,22 @@ export class ContentStore {
     this.kinds[page] = ZERO;
   }
 
+  /** Gives `target`'s page `targetPage` the same content; bytes are shared until either is written. */
+  copyTo(page: number, target: ContentStore, targetPage: number): void {
+    if (this.kinds[page] === BLOCK) this.blocks.retain(this.values[page]);
+    target.setZero(targetPage);
+    target.kinds[targetPage] = this.kinds[page];
+    target.values[targetPage] = this.values[page];
+    target.offsets[targetPage] = this.offsets[page];
+  }
+
+  /** Makes `block` the content of the page, with a reference of its own. */
+  setBlock(page: number, block: number): void {
+    this.blocks.retain(block);
+    this.setZero(page);
+    if (block !== ZERO_BLOCK) this.adoptBlock(page, block);
+  }
+
   /** A block with the bytes of the page as they are now, with one more reference for the caller. */
   sample(page: number): number {
     if (this.kinds[page] === ZERO) return ZERO_BLOCK;

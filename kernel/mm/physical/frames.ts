@@ -42,6 +42,12 @@ export const FRAME_HUGE = 512;
 export const FRAME_WRITEBACK = 1024;
 /** Taken out of service: offline memory. */
 export const FRAME_OFFLINE = 2048;
+/** In the swap cache: a swap slot and this frame are the same page (PG_swapcache). */
+export const FRAME_SWAP_CACHE = 8192;
+/** To be freed as soon as its write is over (PG_reclaim). */
+export const FRAME_RECLAIM = 16384;
+/** Anonymous page of one process alone, so that a write need not copy it (PageAnonExclusive). */
+export const FRAME_ANON_EXCLUSIVE = 4096;
 
 /** What made a page present: `origins`. */
 export const ORIGIN_CPU = 0;
@@ -70,10 +76,15 @@ export class Frames {
   readonly fileIndexes: Int32Array;
   /** Entries of external page tables and TLBs that name the frame: `external-references.ts` keeps it. */
   readonly externalEntries: Int32Array;
+  /** References of notifier clients, which drop them when they are told to: not an obstacle to anybody. */
+  readonly clientReferences: Int32Array;
   readonly content: ContentStore;
   readonly freeLists: FreeLists;
   /** Called when a frame loses its last reference, before it becomes free. */
   onFree: (frame: number) => void = () => {};
+  /** Called when a page gets its first pin, and when it loses its last one, before the reference goes. */
+  onPinned: (frame: number) => void = () => {};
+  onUnpinned: (frame: number) => void = () => {};
 
   /** All `count` frames are free; node n has those from n * count / nodeCount on. */
   constructor(
@@ -90,6 +101,7 @@ export class Frames {
     this.files = new Int32Array(count);
     this.fileIndexes = new Int32Array(count);
     this.externalEntries = new Int32Array(count);
+    this.clientReferences = new Int32Array(count);
     this.content = new ContentStore(count, blocks);
     const framesPerNode = Math.floor(count / nodeCount / HUGE_PAGES) * HUGE_PAGES;
     this.freeLists = new FreeLists(count, nodeCount, framesPerNode || count);
@@ -157,15 +169,59 @@ export class Frames {
   /** One more pin, with its reference (pin_user_pages). */
   pin(frame: number): void {
     this.get(frame);
-    this.pinCounts[this.headOf(frame)]++;
+    const head = this.headOf(frame);
+    if (this.pinCounts[head]++ === 0) this.onPinned(head);
   }
 
   /** One pin less (unpin_user_pages). */
   unpin(frame: number): void {
     const head = this.headOf(frame);
     assert(this.pinCounts[head] > 0, 'a frame is unpinned more often than pinned');
-    this.pinCounts[head]--;
+    if (--this.pinCounts[head] === 0) this.onUnpinned(head);
     this.put(head);
+  }
+
+  /** Zeros a huge page of the pool for its next user. */
+  renew(head: number): void {
+    for (let frame = head; frame < head + HUGE_PAGES; frame++) {
+      this.content.setZero(frame);
+      this.flags[frame] = FRAME_HUGE;
+      this.origins[frame] = ORIGIN_CPU;
+    }
+  }
+
+  /**
+   * Makes 512 pages of their own out of the huge page at `head`, which nobody maps: each inherits flags,
+   * origin and cgroup, and has one reference, the caller's. The caller's must be the only one before.
+   */
+  splitHuge(head: number): void {
+    assert(this.references[head] === 1, 'a huge page is split that is in use');
+    const flags = this.flags[head] & ~FRAME_HUGE;
+    for (let frame = head; frame < head + HUGE_PAGES; frame++) {
+      this.references[frame] = 1;
+      this.flags[frame] = flags;
+      this.origins[frame] = this.origins[head];
+      this.groups[frame] = this.groups[head];
+    }
+  }
+
+  /** The caller's reference becomes one of a notifier client, who lets go of it when it is told to. */
+  giveToClient(frame: number): void {
+    this.clientReferences[this.headOf(frame)]++;
+  }
+
+  /** A notifier client drops its reference. */
+  putFromClient(frame: number): void {
+    const head = this.headOf(frame);
+    assert(this.clientReferences[head] > 0, 'a client drops a reference that it does not have');
+    this.clientReferences[head]--;
+    this.put(head);
+  }
+
+  /** True for a page that a process, a file or the swap cache has: it belongs on an LRU list. */
+  isOwned(frame: number): boolean {
+    if (this.mapCounts[frame] > 0 || this.files[frame] !== 0) return true;
+    return (this.flags[frame] & FRAME_SWAP_CACHE) !== 0;
   }
 
   markDirty(frame: number): void {
@@ -173,12 +229,14 @@ export class Frames {
   }
 
   /**
-   * References besides those of mappings and of the page cache; `own` are the caller's. More than none:
-   * somebody uses the page and cannot be asked to let go, so it must stay where it is.
+   * References besides those of mappings, of the page cache and of notifier clients; `own` are the
+   * caller's. More than none: somebody uses the page and cannot be asked to let go, so it must stay.
    */
   extraReferences(frame: number, own = 0): number {
-    const cached = this.files[frame] !== 0 ? 1 : 0;
-    return this.references[frame] - this.mapCounts[frame] - cached - own;
+    const isCached = this.files[frame] !== 0 || (this.flags[frame] & FRAME_SWAP_CACHE) !== 0;
+    const cached = isCached ? 1 : 0;
+    const asked = this.mapCounts[frame] + this.clientReferences[frame] + cached;
+    return this.references[frame] - asked - own;
   }
 
   private prepare(frame: number, flags: number): void {

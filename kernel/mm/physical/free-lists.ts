@@ -26,6 +26,8 @@ export class FreeLists {
   readonly blockCounts: Int32Array;
   /** Free frames of each node. */
   readonly freeCounts: Int32Array;
+  /** 1 for a block of 512 frames that is isolated: what is free there, or becomes so, is not given out. */
+  private readonly isolated: Uint8Array;
 
   /** Lists for `nodeCount` nodes of `framesPerNode` frames each; no frame is free yet. */
   constructor(
@@ -39,6 +41,7 @@ export class FreeLists {
     this.previous = new Int32Array(frameCount + heads);
     this.blockCounts = new Int32Array(heads);
     this.freeCounts = new Int32Array(nodeCount);
+    this.isolated = new Uint8Array(Math.ceil(frameCount / HUGE_PAGES));
     for (let i = 0; i < heads; i++) {
       this.next[frameCount + i] = frameCount + i;
       this.previous[frameCount + i] = frameCount + i;
@@ -67,6 +70,7 @@ export class FreeLists {
 
   /** Gives back a block of 2^order frames, joining it with free neighbours. */
   give(frame: number, order: number): void {
+    if (this.isolated[frame >>> HUGE_ORDER] === 1) return;
     const node = this.nodeOf(frame);
     this.freeCounts[node] += 1 << order;
     let first = frame;
@@ -102,6 +106,39 @@ export class FreeLists {
       } else this.link(node, first + half, order);
     }
     this.freeCounts[node]--;
+  }
+
+  /**
+   * Takes the free frames of a block of 512 out of the lists, and keeps out those that are given back from
+   * now on (MIGRATE_ISOLATE of mm/page_isolation.c). `block` is its first frame divided by 512.
+   */
+  isolate(block: number): void {
+    this.isolated[block] = 1;
+    const first = block * HUGE_PAGES;
+    const node = this.nodeOf(first);
+    for (let frame = first; frame < Math.min(first + HUGE_PAGES, this.frameCount); ) {
+      const order = this.orders[frame];
+      if (order === NOT_FREE) frame++;
+      else {
+        this.unlink(node, frame, order);
+        this.freeCounts[node] -= 1 << order;
+        frame += 1 << order;
+      }
+    }
+  }
+
+  /** Ends the isolation of a block; the caller gives back those of its frames that nobody has. */
+  endIsolation(block: number): void {
+    this.isolated[block] = 0;
+  }
+
+  isIsolated(block: number): boolean {
+    return this.isolated[block] === 1;
+  }
+
+  /** Order of the free block that begins at `frame`, or -1. */
+  orderAt(frame: number): number {
+    return this.orders[frame];
   }
 
   /** True when `frame` lies in a free block. */

@@ -9,10 +9,10 @@
 import {
   FRAME_ACTIVE,
   FRAME_LRU,
+  FRAME_PINNED,
   FRAME_SWAP_BACKED,
   FRAME_UNEVICTABLE,
   type Frames,
-  NO_FRAME,
 } from './frames.ts';
 
 /** Lists of one node and cgroup (enum lru_list). */
@@ -49,9 +49,14 @@ export class LruLists {
     }
   }
 
-  /** Puts a frame at the young end of the list that its flags, node and cgroup say. */
+  /**
+   * Puts a frame at the young end of the list that its flags, node and cgroup say, off whatever list it is
+   * on. A page that is marked as pinned goes on none.
+   */
   add(frame: number, active: boolean): void {
+    this.remove(frame);
     const flags = this.frames.flags[frame];
+    if ((flags & FRAME_PINNED) !== 0) return;
     const unevictable = (flags & FRAME_UNEVICTABLE) !== 0;
     const file = (flags & FRAME_SWAP_BACKED) === 0 ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON;
     const kind = unevictable ? LRU_UNEVICTABLE : file + (active ? 1 : 0);
@@ -79,13 +84,39 @@ export class LruLists {
     this.frames.flags[frame] &= ~(FRAME_LRU | FRAME_ACTIVE);
   }
 
-  /** Takes the oldest frame off a list; NO_FRAME when that is empty. */
-  takeOldest(node: number, group: number, kind: number): number {
+  /** Moves a frame of an inactive list to its old end; false when it is on none. */
+  rotate(frame: number): boolean {
+    const flags = this.frames.flags[frame];
+    if ((flags & FRAME_LRU) === 0 || (flags & (FRAME_ACTIVE | FRAME_UNEVICTABLE)) !== 0)
+      return false;
+    const before = this.previous[frame];
+    const after = this.next[frame];
+    this.next[before] = after;
+    this.previous[after] = before;
+    const head = this.heads + this.listOf[frame];
+    const last = this.previous[head];
+    this.previous[head] = frame;
+    this.next[frame] = head;
+    this.previous[frame] = last;
+    this.next[last] = frame;
+    return true;
+  }
+
+  /**
+   * Takes up to `count` of the oldest frames off a list into `out`, each with a reference, so that nobody
+   * frees them meanwhile (isolate_lru_folios); returns how many.
+   */
+  isolate(node: number, group: number, kind: number, out: Int32Array, count: number): number {
     const head = this.heads + this.list(node, group, kind);
-    const frame = this.previous[head];
-    if (frame === head) return NO_FRAME;
-    this.remove(frame);
-    return frame;
+    let taken = 0;
+    while (taken < count) {
+      const frame = this.previous[head];
+      if (frame === head) break;
+      this.remove(frame);
+      this.frames.get(frame);
+      out[taken++] = frame;
+    }
+    return taken;
   }
 
   /** Frames on one list. */

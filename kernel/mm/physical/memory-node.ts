@@ -2,6 +2,8 @@
  * A NUMA node: a range of page frames with its watermarks and the state of its reclaim (pg_data_t,
  * struct zone; one zone a node).
  */
+import type { Scheduler } from '../../sched/scheduler.ts';
+import { SpinLock } from '../../sched/spin-lock.ts';
 import { PAGE_BYTES } from './frames.ts';
 
 /** Free frames at which things happen. */
@@ -23,17 +25,27 @@ export function watermarksFor(frameCount: number): Watermarks {
 
 export class MemoryNode {
   watermarks: Watermarks;
+  /** Held while pages go to and from LRU lists in batches; single pages come without (Linux: pagevecs). */
+  readonly lruLock: SpinLock;
+  /** Pages that scanners have off the lists just now (NR_ISOLATED). */
+  isolatedPages = 0;
   /** Pages that reclaim has looked at since it last freed one. */
   pagesScanned = 0;
+  /** Memory cgroup that the next run of reclaim begins with. */
+  nextGroup = 0;
   /** Reclaim has given the node up until a page of it is freed (all_unreclaimable of 2.6.24). */
   allUnreclaimable = false;
+  /** It may be unplugged: what is pinned for long is moved elsewhere first (ZONE_MOVABLE). */
+  movable = false;
 
   /** Frames [firstFrame, endFrame). */
   constructor(
     readonly id: number,
     readonly firstFrame: number,
     readonly endFrame: number,
+    scheduler: Scheduler,
   ) {
+    this.lruLock = new SpinLock(scheduler, `LRU lists of node ${id}`);
     this.watermarks = watermarksFor(endFrame - firstFrame);
   }
 }

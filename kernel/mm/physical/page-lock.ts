@@ -9,6 +9,8 @@ import { FRAME_LOCKED, type Frames } from './frames.ts';
 export class PageLocks {
   /** Who waits for each locked frame, in order. */
   private readonly waiters = new Map<number, Completion<void>[]>();
+  /** Who only wants to know that a frame has been unlocked. */
+  private readonly onlookers = new Map<number, Completion<void>>();
 
   constructor(private readonly frames: Frames) {}
 
@@ -33,9 +35,25 @@ export class PageLocks {
     yield turn;
   }
 
+  /** Sleeps until the lock is let go of once, and takes nothing: the frame may be another page by then. */
+  *wait(frame: number): Sim<void> {
+    if (!this.isLocked(frame)) return;
+    let released = this.onlookers.get(frame);
+    if (released === undefined) {
+      released = new Completion<void>(`release of page frame ${frame}`);
+      this.onlookers.set(frame, released);
+    }
+    yield released;
+  }
+
   /** Hands the lock to whoever has waited longest. */
   unlock(frame: number): void {
     assert(this.isLocked(frame), 'a page is unlocked that is not locked');
+    if (this.onlookers.size > 0) {
+      const released = this.onlookers.get(frame);
+      this.onlookers.delete(frame);
+      released?.resolve();
+    }
     const queue = this.waiters.get(frame);
     const next = queue?.shift();
     if (queue?.length === 0) this.waiters.delete(frame);

@@ -1,225 +1,216 @@
 /**
- * Getting page frames, and getting them back when they run short (mm/vmscan.c, mm/page_alloc.c).
+ * Getting page frames, and getting them back when they run short (mm/page_alloc.c, mm/vmscan.c).
  *
- * Three watermarks: an allocation that leaves less than `low` wakes kswapd, which frees up to `high`;
- * one that would go below `min` reclaims by itself first (direct reclaim). A page is evicted by
- * telling the notifiers, taking it out of the page table, and writing it to swap when it is dirty.
+ * An allocation takes from the first node of its zonelist that has more than `low` frames free. When none
+ * has, every node's kswapd is woken and what is above `min` may be used. When that is gone too the
+ * allocating thread reclaims by itself (direct reclaim), and when nothing can be reclaimed somebody is
+ * killed. The frames below `min` are for those who reclaim, and for those who are being killed.
  *
- * Pinned pages cannot be evicted: reclaim finds them, and sets them aside again. That they still cost
- * scanning is part of what pinning costs.
+ * Owns the order of these steps. Who scans is `lru-scanner.ts`, who works ahead `kswapd.ts`, who is killed
+ * `oom-killer.ts`, and what a memory cgroup may have `memory-groups.ts`.
  *
- * Simpler than Linux: one zone, anonymous pages only, no shared zero page, no swap readahead, one
- * process, and a page's slot is given back when it is read in again.
+ * Simpler than Linux: one zone a node, one order of fallback, no per-CPU lists, no high-order
+ * allocations but huge pages.
  */
-import { assert, Failure } from '../../../transport/index.ts';
-import { Completion, type Sim } from '../../sched/completion.ts';
+import type { Sim } from '../../sched/completion.ts';
+import type { Thread } from '../../sched/scheduler.ts';
 import type { Memory } from '../memory.ts';
-import { CAUSE_SWAP } from '../notify/invalidation.ts';
-import { FRAME_DIRTY, FRAME_LOCKED, PAGE_BYTES } from '../physical/frames.ts';
-import { LRU_ACTIVE_ANON, LRU_INACTIVE_ANON } from '../physical/lru.ts';
-import type { MemoryNode } from '../physical/memory-node.ts';
+import { NO_FRAME } from '../physical/frames.ts';
+import { HUGE_PAGES } from '../physical/free-lists.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
-import {
-  makePte,
-  PTE_ACCESSED,
-  PTE_DIRTY,
-  PTE_PRESENT,
-  PTE_SWAP,
-  pteNumber,
-} from '../virtual/page-table.ts';
+import { Kswapd } from './kswapd.ts';
+import { LruScanner } from './lru-scanner.ts';
+import { ROOT_GROUP } from './memory-groups.ts';
+import { PageOut } from './page-out.ts';
+import { ALL_GROUPS, DEF_PRIORITY, ScanControl, SWAP_CLUSTER_MAX } from './scan-control.ts';
+import { type Shrinker, Shrinkers } from './shrinkers.ts';
 
-/** Pages freed in one go: SWAP_CLUSTER_MAX. */
-const RECLAIM_BATCH = 32;
-/** The first scan looks at 2^-12 of the pages, each further one at twice as many: DEF_PRIORITY. */
-const FIRST_PRIORITY = 12;
-/** Rounds of direct reclaim without a page freed before the process is out of memory. */
+/** Rounds of reclaim without a page freed before somebody is killed (MAX_RECLAIM_RETRIES). */
 const MAX_RECLAIM_RETRIES = 16;
 
 export class Reclaim {
-  private kswapdCall = new Completion<void>('kswapd to be needed');
+  readonly shrinkers = new Shrinkers();
+  readonly scanner: LruScanner;
+  readonly pageOut: PageOut;
+  readonly kswapds: readonly Kswapd[];
+  /** Threads that reclaim just now: they may use the reserve, and do not reclaim in turn (PF_MEMALLOC). */
+  private readonly reclaimers = new Set<Thread>();
 
   constructor(private readonly memory: Memory) {
-    memory.scheduler.spawn('kswapd', this.kswapd());
+    this.pageOut = new PageOut(memory);
+    this.scanner = new LruScanner(memory, this.pageOut);
+    const { scanner, pageOut, shrinkers } = this;
+    this.kswapds = memory.nodes.map(
+      (node) => new Kswapd(memory, node, scanner, pageOut, shrinkers),
+    );
   }
 
-  private get node(): MemoryNode {
-    return this.memory.nodes[0] as MemoryNode;
+  /** Adds somebody who can give memory back when asked. */
+  registerShrinker(shrinker: Shrinker): void {
+    this.shrinkers.register(shrinker);
   }
 
-  /** A zeroed frame with one reference if one is to be had without waiting, else -1. */
-  tryAllocate(mm: MmStruct): number {
-    const { frames } = this.memory;
-    const { min, low } = this.node.watermarks;
-    if (frames.freeCount <= low) this.kswapdCall.resolve();
-    return frames.freeCount > min ? frames.allocate(mm.homeNode) : -1;
+  /** Takes him off again. */
+  unregisterShrinker(shrinker: Shrinker): void {
+    this.shrinkers.unregister(shrinker);
   }
 
   /**
-   * A zeroed frame with one reference; sleeps in direct reclaim when there is none.
-   * @throws Failure E_OPERATION when nothing can be reclaimed: the process is out of memory
+   * A zeroed frame with one reference, charged to the memory cgroup of `mm`, if one is to be had without
+   * waiting, else -1. The process' own node comes first.
+   */
+  tryAllocate(mm: MmStruct): number {
+    const { frames, nodes, groups } = this.memory;
+    if (mm.group !== ROOT_GROUP && !groups.hasRoom(mm.group, 1)) {
+      if (mm.killed === undefined) return NO_FRAME;
+    }
+    const home = nodes[mm.homeNode];
+    const frame =
+      frames.freeLists.freeCounts[home.id] > home.watermarks.low
+        ? frames.allocate(home.id)
+        : this.fallBack(mm);
+    if (frame >= 0 && mm.group !== ROOT_GROUP) groups.charge(frame, mm.group);
+    return frame;
+  }
+
+  /**
+   * A zeroed frame with one reference, charged to the memory cgroup of `mm`; sleeps in direct reclaim when
+   * there is none.
+   * @throws ProcessKilled when `mm` has been killed for want of memory and there is nothing left for it
+   * @throws Failure E_OPERATION when there is neither a frame nor a process to kill (panic)
    */
   *allocate(mm: MmStruct): Sim<number> {
+    const { groups, scheduler, timers, costs } = this.memory;
     let fruitless = 0;
     for (;;) {
       const frame = this.tryAllocate(mm);
       if (frame >= 0) return frame;
-      if (fruitless === MAX_RECLAIM_RETRIES) break;
-      this.memory.counters.allocstall++;
-      const freed = yield* this.shrink(RECLAIM_BATCH);
-      if (freed > 0) fruitless = 0;
-      else {
-        fruitless++;
-        // Others may be writing pages out: one turn of the swap device.
-        yield* this.memory.timers.sleep(this.memory.costs.swapLatencyPs);
+      if (mm.killed !== undefined) throw mm.killed;
+      const thread = scheduler.current as Thread;
+      if (this.reclaimers.has(thread)) {
+        // Whoever reclaims must not reclaim in turn; others are giving memory back.
+        yield* timers.sleep(costs.reclaimThrottlePs);
+        continue;
       }
+      const group = groups.hasRoom(mm.group, 1) ? ROOT_GROUP : mm.group;
+      const freed = yield* this.reclaimDirectly(mm, group, thread);
+      fruitless = freed > 0 ? 0 : fruitless + 1;
+      const isHopeless =
+        group === ROOT_GROUP ? this.isUnreclaimable : fruitless === MAX_RECLAIM_RETRIES;
+      if (fruitless === 0 || !(isHopeless || fruitless === MAX_RECLAIM_RETRIES)) continue;
+      // Somebody may have given memory back since: look once more before it costs a life.
+      const last = this.tryAllocate(mm);
+      if (last >= 0) return last;
+      if (group !== ROOT_GROUP) groups.group(group).oom++;
+      yield* this.memory.oom.kill(group);
+      fruitless = 0;
     }
-    const { frames, swap, node } = this.memory;
-    throw new Failure(
-      'E_OPERATION',
-      `out of memory: ${frames.count} page frames, ${frames.freeCount} free (of which ` +
-        `${this.node.watermarks.min} reserved), ${swap.slotCount - swap.usedSlots} of ` +
-        `${swap.slotCount} swap slots free, nothing to reclaim`,
-      node.name,
-      'more memory or swap, or fewer pinned pages',
-    );
-  }
-
-  /** Evicts about `target` pages, looking harder as it fails; returns how many it freed. */
-  *shrink(target: number): Sim<number> {
-    const { lru, node, timers, costs, counters } = this.memory;
-    const written: number[] = [];
-    let writtenPs = 0;
-    let freed = 0;
-    for (let priority = FIRST_PRIORITY; priority >= 0 && freed < target; priority--) {
-      const pages = lru.count(0, 0, LRU_INACTIVE_ANON) + lru.count(0, 0, LRU_ACTIVE_ANON);
-      let toScan = (pages >>> priority) + RECLAIM_BATCH;
-      this.deactivate(toScan);
-      let scanned = 0;
-      while (toScan-- > 0 && freed < target) {
-        const frame = lru.takeOldest(0, 0, LRU_INACTIVE_ANON);
-        if (frame < 0) break;
-        scanned++;
-        if (this.isInUse(frame)) {
-          lru.add(frame, true);
-          continue;
-        }
-        const slot = yield* this.evict(frame);
-        if (slot === KEPT) continue;
-        freed++;
-        if (slot === DROPPED) continue;
-        written.push(frame);
-        writtenPs = this.memory.swap.startWrite(slot, node.now);
-      }
-      counters.pgscan += scanned;
-      yield scanned * costs.reclaimScanPs;
-    }
-    if (writtenPs > node.now) yield* timers.sleep(writtenPs - node.now);
-    for (const frame of written) this.release(frame);
-    counters.pgsteal += freed;
-    return freed;
-  }
-
-  private *kswapd(): Sim<void> {
-    const { frames, timers, costs } = this.memory;
-    for (;;) {
-      yield this.kswapdCall;
-      while (frames.freeCount < this.node.watermarks.high) {
-        const freed = yield* this.shrink(RECLAIM_BATCH);
-        // Nothing to be had: leave it to direct reclaim, and to whoever calls next.
-        if (freed === 0) break;
-      }
-      this.kswapdCall = new Completion<void>('kswapd to be needed');
-      yield* timers.sleep(costs.swapLatencyPs);
-    }
-  }
-
-  /** Moves old active pages to the inactive list while the active one is the longer. */
-  private deactivate(count: number): void {
-    const { lru } = this.memory;
-    for (let i = 0; i < count; i++) {
-      if (lru.count(0, 0, LRU_ACTIVE_ANON) <= lru.count(0, 0, LRU_INACTIVE_ANON)) return;
-      const frame = lru.takeOldest(0, 0, LRU_ACTIVE_ANON);
-      this.clearAccessed(frame);
-      lru.add(frame, false);
-    }
-  }
-
-  /** True for a page that reclaim should leave alone: pinned, or used since it was last looked at. */
-  private isInUse(frame: number): boolean {
-    return this.memory.frames.extraReferences(frame) > 0 || this.clearAccessed(frame);
-  }
-
-  /** Clears the accessed bit of every mapping of a frame; true when one was set (page_referenced). */
-  private clearAccessed(frame: number): boolean {
-    const { rmap } = this.memory;
-    let accessed = false;
-    rmap.forEach(frame, (id, page) => {
-      const { table } = this.memory.mmOf(id);
-      const pte = table.get(page);
-      if ((pte & PTE_ACCESSED) === 0) return;
-      table.set(page, pte & ~PTE_ACCESSED);
-      accessed = true;
-    });
-    return accessed;
   }
 
   /**
-   * Takes an isolated page out of its process. Returns the swap slot that it is to be written to, or
-   * DROPPED when it needs none, or KEPT when it could not be evicted after all. The frame of a page
-   * that is being written keeps reclaim's reference until the write is over.
+   * The first of 512 zeroed frames that make a huge page, with one reference, charged like one; NO_FRAME
+   * when there are none together and compaction does not help.
    */
-  private *evict(frame: number): Sim<number> {
-    const { frames, lru, rmap, swap, counters, costs } = this.memory;
-    frames.get(frame);
-    frames.flags[frame] |= FRAME_LOCKED;
-    const mm = this.memory.mmOf(rmap.mmOf(frame));
-    const page = rmap.pageOf(frame);
-    const { table, notifiers } = mm;
-    const range = yield* notifiers.begin(page * PAGE_BYTES, (page + 1) * PAGE_BYTES, CAUSE_SWAP);
-    yield costs.reclaimPagePs;
-    // Devices have let go, and time has passed: look again, and act without sleeping.
-    const pte = table.get(page);
-    const mapped = (pte & PTE_PRESENT) !== 0 && pteNumber(pte) === frame;
-    const busy = !mapped || range.refused || (pte & PTE_ACCESSED) !== 0;
-    if (busy || frames.extraReferences(frame, 1) > 0) {
-      yield* notifiers.end(range);
-      this.keep(frame);
-      return KEPT;
+  *allocateHuge(mm: MmStruct): Sim<number> {
+    const { frames, nodes, groups } = this.memory;
+    if (!groups.hasRoom(mm.group, HUGE_PAGES)) return NO_FRAME;
+    for (let i = 0; i < nodes.length; i++) {
+      const node = nodes[(mm.homeNode + i) % nodes.length];
+      if (frames.freeLists.freeCounts[node.id] < node.watermarks.low + HUGE_PAGES) continue;
+      let head = frames.allocateHuge(node.id);
+      if (head < 0) {
+        yield* this.memory.compaction.forAllocation(node.id);
+        head = frames.allocateHuge(node.id);
+      }
+      if (head < 0) continue;
+      for (let at = head; at < head + HUGE_PAGES; at++) groups.charge(at, mm.group);
+      return head;
     }
-    const dirty = (pte & PTE_DIRTY) !== 0 || (frames.flags[frame] & FRAME_DIRTY) !== 0;
-    const slot = dirty ? swap.allocate() : DROPPED;
-    if (dirty && slot < 0) {
-      yield* notifiers.end(range);
-      this.keep(frame);
-      return KEPT;
-    }
-    if (slot >= 0) {
-      frames.content.moveTo(frame, swap.content, slot);
-      table.set(page, makePte(slot, PTE_SWAP));
-      counters.pswpout++;
-    } else table.set(page, 0);
-    lru.remove(frame);
-    rmap.unmap(frame, mm.id, page);
-    yield* notifiers.end(range);
-    if (slot < 0) this.release(frame);
-    return slot < 0 ? DROPPED : slot;
+    return NO_FRAME;
   }
 
-  /** Puts a page that stays back onto the active list, unless it lost its mapping meanwhile. */
-  private keep(frame: number): void {
-    const { frames, lru } = this.memory;
-    if (frames.mapCounts[frame] > 0) lru.add(frame, true);
-    this.release(frame);
+  /** True while no node is worth scanning. */
+  get isUnreclaimable(): boolean {
+    for (const node of this.memory.nodes) if (!node.allUnreclaimable) return false;
+    return true;
   }
 
-  private release(frame: number): void {
-    const { frames } = this.memory;
-    assert((frames.flags[frame] & FRAME_LOCKED) !== 0, 'reclaim releases what it does not hold');
-    frames.flags[frame] &= ~FRAME_LOCKED;
-    frames.put(frame);
+  /** The slow way of tryAllocate: other nodes, kswapd, the reserve. */
+  private fallBack(mm: MmStruct): number {
+    const { frames, nodes, scheduler } = this.memory;
+    const { freeCounts } = frames.freeLists;
+    for (let i = 1; i < nodes.length; i++) {
+      const node = nodes[(mm.homeNode + i) % nodes.length];
+      if (freeCounts[node.id] > node.watermarks.low) return frames.allocate(node.id);
+    }
+    for (const kswapd of this.kswapds) kswapd.wake();
+    for (let i = 0; i < nodes.length; i++) {
+      const node = nodes[(mm.homeNode + i) % nodes.length];
+      if (freeCounts[node.id] > node.watermarks.min) return frames.allocate(node.id);
+    }
+    const { current } = scheduler;
+    const isReclaimer = current !== undefined && this.reclaimers.has(current);
+    if (!isReclaimer && mm.killed === undefined) return NO_FRAME;
+    for (let i = 0; i < nodes.length; i++) {
+      const node = nodes[(mm.homeNode + i) % nodes.length];
+      // Victims get half of the reserve (ALLOC_OOM), reclaimers all of it (ALLOC_NO_WATERMARKS).
+      const least = isReclaimer ? 0 : node.watermarks.min >> 1;
+      if (freeCounts[node.id] > least) return frames.allocate(node.id);
+    }
+    return NO_FRAME;
+  }
+
+  /** Direct reclaim (try_to_free_pages), in one memory cgroup or everywhere; returns the pages freed. */
+  private *reclaimDirectly(mm: MmStruct, group: number, thread: Thread): Sim<number> {
+    const { counters, groups, timers, costs } = this.memory;
+    if (group === ROOT_GROUP) counters.allocstall++;
+    else groups.group(group).failcnt++;
+    this.reclaimers.add(thread);
+    try {
+      const scan = new ScanControl(
+        SWAP_CLUSTER_MAX,
+        group === ROOT_GROUP ? ALL_GROUPS : group,
+        false,
+      );
+      let given = 0;
+      for (let priority = DEF_PRIORITY; priority >= 0 && !scan.isDone; priority--) {
+        scan.priority = priority;
+        yield* this.scanNodes(mm, scan);
+        given += yield* this.shrinkers.run(priority);
+        if (this.pageOut.inFlight >= SWAP_CLUSTER_MAX) yield* this.pageOut.waitForWrite();
+        if (scan.reclaimed + given > 0 && this.hasRoom(mm)) break;
+      }
+      let freed = scan.reclaimed + given;
+      if (freed === 0 && this.pageOut.inFlight > 0) {
+        yield* this.pageOut.waitForWrite();
+        freed = this.hasRoom(mm) ? 1 : 0;
+        if (freed === 0) {
+          scan.priority = 0;
+          yield* this.scanNodes(mm, scan);
+          freed = scan.reclaimed;
+        }
+      }
+      if (freed === 0) yield* timers.sleep(costs.reclaimThrottlePs);
+      return freed;
+    } finally {
+      this.reclaimers.delete(thread);
+    }
+  }
+
+  private *scanNodes(mm: MmStruct, scan: ScanControl): Sim<void> {
+    const { nodes } = this.memory;
+    for (let i = 0; i < nodes.length && !scan.isDone; i++) {
+      const node = nodes[(mm.homeNode + i) % nodes.length];
+      const isGivenUp = node.allUnreclaimable && scan.group === ALL_GROUPS;
+      if (isGivenUp && scan.priority < DEF_PRIORITY) continue;
+      yield* this.scanner.shrinkNode(node, scan);
+    }
+  }
+
+  /** True when an ordinary allocation of `mm` would succeed now. */
+  private hasRoom(mm: MmStruct): boolean {
+    const { frames, nodes, groups } = this.memory;
+    if (!groups.hasRoom(mm.group, 1)) return false;
+    return nodes.some((node) => frames.freeLists.freeCounts[node.id] > node.watermarks.min);
   }
 }
-
-/** Results of evict besides a slot number. */
-const KEPT = -1;
-const DROPPED = -2;

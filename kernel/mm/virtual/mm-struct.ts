@@ -2,10 +2,14 @@
  * What the memory manager knows of one process (struct mm_struct): mappings, page table, locks,
  * notifiers and accounts. The system calls over it are `address-space.ts`.
  */
+
+import type { Sim } from '../../sched/completion.ts';
 import { RwLock } from '../../sched/rw-lock.ts';
+import { SpinLock } from '../../sched/spin-lock.ts';
 import type { Memory } from '../memory.ts';
 import { MmuNotifiers } from '../notify/mmu-notifiers.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
+import type { ProcessKilled } from '../reclaim/process-killed.ts';
 import { PageTable } from './page-table.ts';
 import { VmaList } from './vma.ts';
 
@@ -20,6 +24,8 @@ export class MmStruct {
   readonly table = new PageTable();
   /** The mmap lock. */
   readonly lock: RwLock;
+  /** The page table lock: held around changes of entries that come with an atomic callback. */
+  readonly tableLock: SpinLock;
   readonly notifiers: MmuNotifiers;
   /** NUMA node that its pages come from first. */
   homeNode = 0;
@@ -28,12 +34,26 @@ export class MmStruct {
   /** Pages pinned by drivers (pinned_vm), now and at most so far; they count against RLIMIT_MEMLOCK. */
   pinnedPages = 0;
   pinnedPeak = 0;
-  /** Pages of mappings that are locked by mlock (locked_vm). */
-  lockedPages = 0;
+  /** mlockall(MCL_FUTURE): new mappings are locked (def_flags). */
+  locksFuture = false;
+  /** Processes and threads that share it (mm_users): more than one after vfork. */
+  users = 1;
+  /** A driver has mapped memory of its own somewhere (VM_PFNMAP). */
+  hasDeviceMemory = false;
+  /** Huge pages of the pool that are promised to its mappings and not taken yet. */
+  hugeReserved = 0;
+  /** Start of the heap. */
+  breakStart = 0;
   /** End of the heap. */
   breakEnd = 0;
   /** False once the process has ended. */
   alive = true;
+  /** Set by the OOM killer: the process ends where its threads would return to user mode. */
+  killed: ProcessKilled | undefined;
+  /** Shifts its badness, in thousandths of all memory; -1000 keeps it from being killed. */
+  oomScoreAdj = 0;
+  /** Ends the process on behalf of the OOM killer: its memory, then its open files. */
+  endProcess: (() => Sim<void>) | undefined;
 
   constructor(
     readonly memory: Memory,
@@ -43,13 +63,19 @@ export class MmStruct {
     readonly limits: Limits,
   ) {
     this.lock = new RwLock(`mmap ${name}`);
-    this.notifiers = new MmuNotifiers(memory.node, memory.frames);
+    this.tableLock = new SpinLock(memory.scheduler, `page table ${name}`);
+    this.notifiers = new MmuNotifiers(this);
   }
 
   /** Counts `pageCount` more (or, negative, fewer) pinned pages. */
   accountPinned(pageCount: number): void {
     this.pinnedPages += pageCount;
     if (this.pinnedPages > this.pinnedPeak) this.pinnedPeak = this.pinnedPages;
+  }
+
+  /** Pages of mappings that are locked by mlock (locked_vm). */
+  get lockedPages(): number {
+    return this.vmas.lockedPages;
   }
 
   get residentBytes(): number {

@@ -103,6 +103,25 @@ export class PageTable {
     this.count((pte & PTE_PRESENT) - (before & PTE_PRESENT));
   }
 
+  /** Sets flag bits in the present entry of `page`, or of the huge page that covers it. */
+  mark(page: number, flags: number): void {
+    const leaf = this.leafOf(Math.floor(page / TABLE_ENTRIES)) as Leaf;
+    if (leaf.huge === 0) leaf.entries[page % TABLE_ENTRIES] |= flags;
+    else leaf.huge |= flags;
+  }
+
+  /** Puts a table of 512 entries for the single pages in place of the huge page around `page`. */
+  splitHuge(page: number): void {
+    const number = Math.floor(page / TABLE_ENTRIES);
+    const { huge } = this.leafOf(number) as Leaf;
+    assert(huge !== 0, 'no huge page is there to split');
+    this.setHuge(page, 0);
+    const entries = new Int32Array(TABLE_ENTRIES);
+    for (let index = 0; index < TABLE_ENTRIES; index++) entries[index] = huge + (index << PTE_SHIFT);
+    this.addLeaf(number, { entries, used: TABLE_ENTRIES, huge: 0 });
+    this.count((huge & PTE_PRESENT) * HUGE_PAGES);
+  }
+
   /** The entry of the huge page that covers `page`, its frame being the first one; 0 when none does. */
   getHuge(page: number): number {
     return this.leafOf(Math.floor(page / TABLE_ENTRIES))?.huge ?? 0;

@@ -21,14 +21,21 @@ export const VM_GROWSDOWN = 0x100;
 export const VM_PFNMAP = 0x400;
 /** Locked in memory by mlock. */
 export const VM_LOCKED = 0x2000;
+/** Read-ahead hints of madvise: sequential, random. */
+export const VM_SEQ_READ = 0x8000;
+export const VM_RAND_READ = 0x10000;
 /** A child of fork does not get it (MADV_DONTFORK). */
 export const VM_DONTCOPY = 0x20000;
+/** Counts towards the memory that the machine has promised (vm_enough_memory). */
+export const VM_ACCOUNT = 0x100000;
 /** Swap space is not set aside for it (MAP_NORESERVE). */
 export const VM_NORESERVE = 0x200000;
 /** Made of huge pages of the pool (MAP_HUGETLB). */
 export const VM_HUGETLB = 0x400000;
 /** Huge pages are welcome (MADV_HUGEPAGE). */
 export const VM_HUGEPAGE = 0x20000000;
+/** Huge pages are not wanted (MADV_NOHUGEPAGE). */
+export const VM_NOHUGEPAGE = 0x40000000;
 
 /** What a mapping is, besides where. */
 export interface VmaKind {
@@ -58,9 +65,16 @@ export function filePageOf(vma: Vma, page: number): number {
 
 export class VmaList {
   private areas: Vma[] = [];
-  /** Sum of the lengths of all areas (total_vm), in pages. */
+  /** Sum of the lengths of all areas (total_vm), of locked ones (locked_vm) and of accounted ones, in pages. */
   totalPages = 0;
+  lockedPages = 0;
+  accountedPages = 0;
   private last: Vma | undefined;
+
+  /** Areas (map_count). */
+  get count(): number {
+    return this.areas.length;
+  }
 
   /** The area that holds `address`. */
   find(address: number): Vma | undefined {
@@ -105,7 +119,7 @@ export class VmaList {
     const { prot, flags, file } = kind;
     const area = { start, end, prot, flags, file, fileOffset: file === undefined ? 0 : fileOffset };
     this.areas.splice(index, 0, area);
-    this.totalPages += (end - start) / PAGE_BYTES;
+    this.account(start, end, flags, 1);
     this.last = undefined;
     this.merge(index);
     if (index > 0) this.merge(index - 1);
@@ -119,7 +133,7 @@ export class VmaList {
     let to = from;
     while (to < this.areas.length && (this.areas[to] as Vma).end <= end) {
       const area = this.areas[to++] as Vma;
-      this.totalPages -= (area.end - area.start) / PAGE_BYTES;
+      this.account(area.start, area.end, area.flags, -1);
     }
     this.areas.splice(from, to - from);
     this.last = undefined;
@@ -132,7 +146,10 @@ export class VmaList {
     const from = this.indexFrom(start);
     let to = from;
     while (to < this.areas.length && (this.areas[to] as Vma).end <= end) {
-      change(this.areas[to++] as Vma);
+      const area = this.areas[to++] as Vma;
+      this.account(area.start, area.end, area.flags, -1);
+      change(area);
+      this.account(area.start, area.end, area.flags, 1);
     }
     for (let i = to; i >= from - 1; i--) this.merge(i);
     this.last = undefined;
@@ -147,7 +164,7 @@ export class VmaList {
 
   /** Lets `area` begin lower, at `start`: a stack that grows. Nothing may be mapped there. */
   growDown(area: Vma, start: number): void {
-    this.totalPages += (area.start - start) / PAGE_BYTES;
+    this.account(start, area.start, area.flags, 1);
     area.start = start;
   }
 
@@ -166,6 +183,13 @@ export class VmaList {
   /** The areas in order of address. */
   list(): readonly Readonly<Vma>[] {
     return this.areas;
+  }
+
+  private account(start: number, end: number, flags: number, sign: 1 | -1): void {
+    const pages = (sign * (end - start)) / PAGE_BYTES;
+    this.totalPages += pages;
+    if (flags & VM_LOCKED) this.lockedPages += pages;
+    if (flags & VM_ACCOUNT) this.accountedPages += pages;
   }
 
   /** Index of the first area that ends above `address`. */
@@ -196,6 +220,7 @@ export class VmaList {
     const next = this.areas[index + 1];
     if (!area || !next || area.end !== next.start) return;
     if (area.prot !== next.prot || area.flags !== next.flags || area.file !== next.file) return;
+    if (area.flags & VM_PFNMAP) return;
     if (area.file && area.fileOffset + area.end - area.start !== next.fileOffset) return;
     area.end = next.end;
     this.areas.splice(index + 1, 1);

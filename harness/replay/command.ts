@@ -1,0 +1,28 @@
+/**
+ * `faultline replay`: a recorded MPI run through memory, a registration scheme and the adapter.
+ */
+import type { RunHooks } from '../run.ts';
+import { writeOut } from '../standard-output.ts';
+import { readRecording } from './recording.ts';
+import { renderReplay } from './render.ts';
+import { replayRecording } from './replay.ts';
+import type { SchemeName } from './scheme.ts';
+
+export interface ReplayCommandOptions {
+  readonly ranks?: readonly number[];
+  readonly scheme: SchemeName;
+  readonly seed: number;
+  readonly json?: boolean;
+}
+
+/** Replays `run`, a name or a folder, and prints what came of it. Throws Failure. */
+export async function replayCommand(
+  run: string,
+  { ranks, scheme, seed, json }: ReplayCommandOptions,
+  hooks: RunHooks,
+): Promise<number> {
+  const recording = readRecording(run, ranks);
+  const result = await replayRecording({ recording, scheme, seed, ...hooks });
+  await writeOut(json ? `${JSON.stringify(result, null, 2)}\n` : `${renderReplay(result)}\n`);
+  return 0;
+}

@@ -1,0 +1,75 @@
+/**
+ * Pages of a file that cease to be: truncate and hole punching (mm/truncate.c, unmap_mapping_range of
+ * mm/memory.c).
+ *
+ * The length changes first, so that no new fault finds a page; then every process loses its pages, in
+ * atomic context; then the page cache does, once whoever is at work on a page has let go of it.
+ */
+import type { Sim } from '../../sched/completion.ts';
+import type { Memory } from '../memory.ts';
+import { CAUSE_CLEAR } from '../notify/invalidation.ts';
+import { zapRange } from '../page-range.ts';
+import { PAGE_BYTES } from '../physical/frames.ts';
+import { filePageOf } from '../virtual/vma.ts';
+import { forEachMapping } from './file-mappings.ts';
+import type { MappedFile } from './mapped-file.ts';
+
+/** Sets the length of the file; see PageCache.truncate. */
+export function* truncateFile(memory: Memory, file: MappedFile, bytes: number): Sim<void> {
+  const old = file.length;
+  file.length = bytes;
+  if (bytes >= old) return;
+  const first = Math.ceil(bytes / PAGE_BYTES);
+  yield* discard(memory, file, first, Number.MAX_SAFE_INTEGER);
+  const within = bytes % PAGE_BYTES;
+  const last = file.frameOf(first - 1);
+  if (within > 0 && last >= 0) {
+    memory.files.zeroTail(last, within);
+    memory.frames.markDirty(last);
+  }
+}
+
+/** Makes pages [first, end) of the file zeros; see PageCache.punch. */
+export function* punchHole(memory: Memory, file: MappedFile, first: number, end: number): Sim<void> {
+  yield* discard(memory, file, first, end);
+  if (file.kind !== 'file') return;
+  const { blocks } = memory.frames.content;
+  for (let index = first; index < end; index++) {
+    const block = file.stored.get(index);
+    if (block !== undefined) blocks.release(block);
+    file.stored.set(index, 0);
+  }
+}
+
+/** Takes the pages out of all processes, the page cache and swap, without writing them. */
+function* discard(memory: Memory, file: MappedFile, first: number, end: number): Sim<void> {
+  const { swap, frames, pageLocks } = memory;
+  for (;;) {
+    yield* forEachMapping(memory, file, first, end, (mm, vma, from, to) =>
+      zapRange(mm, from * PAGE_BYTES, to * PAGE_BYTES, CAUSE_CLEAR, true, (page) => {
+        // The process may have put something else there while its notifiers were told.
+        const now = mm.vmas.find(page * PAGE_BYTES);
+        if (now?.file !== file || now.start > page * PAGE_BYTES) return false;
+        const index = filePageOf(now, page);
+        return index >= first && index < end && vma.file === file;
+      }),
+    );
+    for (const [index, slot] of [...file.slots]) {
+      if (index < first || index >= end) continue;
+      file.slots.delete(index);
+      swap.release(slot);
+    }
+    let isMapped = false;
+    for (const [index, frame] of [...file.pages]) {
+      if (index < first || index >= end) continue;
+      frames.get(frame);
+      yield* pageLocks.lock(frame);
+      // Whoever punches a hole meets faults that bring pages back: those are taken out again.
+      if (frames.mapCounts[frame] > 0) isMapped = true;
+      else if (file.frameOf(index) === frame) memory.files.remove(frame);
+      pageLocks.unlock(frame);
+      frames.put(frame);
+    }
+    if (!isMapped) return;
+  }
+}

@@ -1,0 +1,403 @@
+/**
+ * User memory as the prototype of 2011 had it (seed 004): pages are not pinned, the adapter's page table
+ * is kept by callbacks of the notifier list, and taking a page from the adapter means to wait until the
+ * hardware has flushed, "possibly for a long (10s of milliseconds) time".
+ *
+ * So the prototype asks whether callbacks may sleep (they do here, and a site that is atomic is a bug),
+ * whether an invalidation may be refused, and whether it may be postponed, so that one flush does for
+ * many pages. What is postponed stays in the adapter's table, with a reference to its frame, until the
+ * next flush: the page cannot be freed before. That is good for what the memory manager does by itself,
+ * which comes back for the page later. A page that the program has unmapped must go at once: if the
+ * policy postpones that too, the adapter goes on writing into memory that is no longer the program's.
+ *
+ * Lookups race with callbacks as in KVM: a count of running ranges, and a sequence number that each of
+ * them moves; an entry is made only under the mutex, with neither changed since the look-up.
+ */
+import { buffer, concatMap, exhaustMap, filter, merge, Subject, take, timer } from 'rxjs';
+import { assert, MS, SparseTable, type TimePs } from '../../transport/index.ts';
+import type { AddressSpace } from '../mm/address-space.ts';
+import { PageRun } from '../mm/fault/user-pages.ts';
+import {
+  CAUSE_MIGRATE,
+  CAUSE_SWAP,
+  type Invalidation,
+  type InvalidationCause,
+  isRefusable,
+} from '../mm/notify/invalidation.ts';
+import type { MmuNotifier } from '../mm/notify/mmu-notifiers.ts';
+import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
+import { subscribeOrFail } from '../rx/subscribe.ts';
+import { threadStream } from '../rx/thread-stream.ts';
+import { VirtualScheduler } from '../rx/virtual-scheduler.ts';
+import { Completion, type Sim } from '../sched/completion.ts';
+import { Mutex } from '../sched/mutex.ts';
+import type { RegionCounters } from './counters.ts';
+import { type DeviceTable, ENTRY_READ, ENTRY_SHIFT, ENTRY_WRITE } from './device-table.ts';
+import {
+  MAP_EAGAIN,
+  MAP_EFAULT,
+  type MapRequest,
+  type OnDemandUmem,
+  type Prefetch,
+} from './odp.ts';
+
+/** How long a lookup goes on while invalidations get in its way; as OdpUmem. */
+const RETRY_LIMIT_PS: TimePs = 1000 * MS;
+/** Pages entered at a time when many are. */
+const MAP_BATCH = 512;
+
+/** What the driver does about an invalidation. */
+export interface PostponedPolicy {
+  /** Time the hardware takes to flush, beyond the update of its table; once a batch. */
+  readonly deviceFlushPs: TimePs;
+  /** Causes whose invalidations wait for a batch; right are swap and migration. */
+  readonly postpone: readonly InvalidationCause[];
+  /** Causes that are refused; only swap and migration can be. */
+  readonly refuse: readonly InvalidationCause[];
+  /** A batch is flushed so long after its first page, or when it has so many pages. */
+  readonly batchPs: TimePs;
+  readonly batchPages: number;
+}
+
+/** Everything at once, as notifiers ask for it. */
+export const immediatePolicy: PostponedPolicy = {
+  deviceFlushPs: 10 * MS, // seed 004: tens of milliseconds
+  postpone: [],
+  refuse: [],
+  batchPs: 0,
+  batchPages: 1,
+};
+
+/** What the prototype asks for: what reclaim and migration want may wait. */
+export const batchingPolicy: PostponedPolicy = {
+  ...immediatePolicy,
+  postpone: [CAUSE_SWAP, CAUSE_MIGRATE],
+  batchPs: 10 * MS,
+  batchPages: 256,
+};
+
+/** Counts of one region, besides those that every region has. */
+export interface PostponedCounters {
+  /** Times the hardware was flushed. */
+  flushes: number;
+  /** Pages whose invalidation was put off. */
+  postponed: number;
+  /** Invalidations that were refused. */
+  refused: number;
+  /**
+   * Pages that the adapter wrote after the program had lost them, and before they were flushed: the data
+   * are gone. Found by comparing what the page held when its invalidation was put off.
+   */
+  lateWrites: number;
+}
+
+/** A page whose invalidation was put off. */
+interface Pending {
+  readonly page: number;
+  readonly frame: number;
+  /** Block with the content at that moment; a block that somebody holds is never written. */
+  readonly block: number;
+}
+
+export class PostponedUmem implements OnDemandUmem {
+  readonly firstPage: number;
+  readonly pageCount: number;
+  readonly postponedCounters: PostponedCounters = {
+    flushes: 0,
+    postponed: 0,
+    refused: 0,
+    lateWrites: 0,
+  };
+  private readonly notifier: MmuNotifier;
+  private readonly entries: SparseTable;
+  private readonly mutex = new Mutex('postponed umem');
+  /** Ranges that have begun and not ended, and how many began so far. */
+  private running: Invalidation[] = [];
+  private sequence = 0;
+  private rangeEnded = new Completion<void>('end of an invalidation');
+  /** Pages whose invalidation was put off, counted from the region's first. */
+  private readonly pending = new Map<number, Pending>();
+  private readonly postponed$ = new Subject<Pending>();
+  private readonly full$ = new Subject<void>();
+  private mapped = 0;
+  private isReleased = false;
+
+  private constructor(
+    private readonly mm: AddressSpace,
+    address: number,
+    length: number,
+    private readonly writable: boolean,
+    private readonly counters: RegionCounters,
+    private readonly table: DeviceTable,
+    private readonly policy: PostponedPolicy,
+  ) {
+    this.firstPage = Math.floor(address / PAGE_BYTES);
+    this.pageCount = Math.ceil((address + length) / PAGE_BYTES) - this.firstPage;
+    this.entries = new SparseTable(this.pageCount);
+    this.notifier = {
+      name: 'region of 2011',
+      release: () => this.dropAll(),
+      invalidateRangeBegin: (range) => this.begin(range),
+      invalidateRangeEnd: (range) => this.end(range),
+    };
+    this.listen();
+  }
+
+  /** Makes the umem of [address, address + length), with a notifier that hears of everything from now on. */
+  static *create(
+    mm: AddressSpace,
+    address: number,
+    length: number,
+    writable: boolean,
+    counters: RegionCounters,
+    table: DeviceTable,
+    policy: PostponedPolicy,
+  ): Sim<PostponedUmem> {
+    const isAllowed = policy.refuse.every(
+      (cause) => cause === CAUSE_SWAP || cause === CAUSE_MIGRATE,
+    );
+    assert(isAllowed, 'only swap and migration can be refused');
+    const umem = new PostponedUmem(mm, address, length, writable, counters, table, policy);
+    yield* mm.notifiers.attach(umem.notifier);
+    return umem;
+  }
+
+  get mappedPages(): number {
+    return this.mapped;
+  }
+
+  *prefetch(first: number, count: number, how: Prefetch): Sim<number> {
+    let changed = 0;
+    for (let done = 0; done < count; done += MAP_BATCH) {
+      const batch = Math.min(MAP_BATCH, count - done);
+      const request = { first: first + done, count: batch, synchronous: true, ...how };
+      const result = yield* this.map(request);
+      if (result < 0) return result;
+      changed += result;
+    }
+    this.counters.page_prefetch += changed;
+    return changed;
+  }
+
+  *map(request: MapRequest): Sim<number> {
+    const { memory, pages } = this.mm;
+    const { costs, node } = memory;
+    const run = new PageRun(request.count);
+    const first = this.firstPage + request.first;
+    const giveUpPs = node.now + RETRY_LIMIT_PS;
+    for (;;) {
+      while (this.isRunning(first, request.count)) yield this.rangeEnded;
+      const { sequence } = this;
+      if (request.fault) {
+        yield request.count * costs.faultPagePs;
+        if (!(yield* pages.faultRange(first, request.write, run))) return MAP_EFAULT;
+      } else if ((yield* pages.snapshot(first, run)) === 0) return 0;
+      yield* this.mutex.lock();
+      // A page that waits for its flush may have another frame by now: out with the old one first.
+      const isStale = this.hasPending(request.first, request.count);
+      if (isStale) yield* this.flush([...this.pending.values()]);
+      if (!isStale && sequence === this.sequence) break;
+      this.mutex.unlock();
+      if (node.now > giveUpPs) return MAP_EAGAIN;
+    }
+    const changed = this.enter(request, run);
+    if (changed > 0) {
+      yield costs.tableUpdatePs + changed * costs.tableUpdatePagePs;
+      if (request.synchronous) yield* this.table.flushAndWait();
+      else this.table.flush();
+    }
+    this.mutex.unlock();
+    return changed;
+  }
+
+  *release(destroyKey: Sim<unknown>): Sim<void> {
+    yield* this.mutex.lock();
+    try {
+      yield* destroyKey;
+    } catch (error) {
+      this.mutex.unlock();
+      throw error;
+    }
+    this.isReleased = true;
+    for (const one of this.pending.values()) this.settle(one);
+    this.pending.clear();
+    this.forgetRange(0, this.pageCount);
+    this.mutex.unlock();
+    if (this.mm.state.alive) yield* this.mm.notifiers.detach(this.notifier);
+  }
+
+  /** The stream of postponed pages, cut into batches, each flushed by a thread of the driver. */
+  private listen(): void {
+    const { memory } = this.mm;
+    const { batchPs } = this.policy;
+    const clock = new VirtualScheduler(memory.timers);
+    // The first page of a batch sets its clock; nothing ticks while nothing waits.
+    const due$ = this.postponed$.pipe(
+      exhaustMap(() => merge(timer(batchPs, clock), this.full$).pipe(take(1))),
+    );
+    const batches$ = this.postponed$.pipe(
+      buffer(due$),
+      filter((batch) => batch.length > 0),
+      concatMap((batch) =>
+        threadStream(memory.scheduler, 'postponed flush', () => this.flushBatch(batch)),
+      ),
+    );
+    subscribeOrFail(memory.node, batches$, () => {});
+  }
+
+  /** Callback: runs in the context of whoever changes memory, and may sleep. */
+  private *begin(range: Invalidation): Sim<void> {
+    this.running.push(range);
+    this.sequence++;
+    const first = Math.max(0, Math.floor(range.start / PAGE_BYTES) - this.firstPage);
+    const end = Math.min(this.pageCount, Math.ceil(range.end / PAGE_BYTES) - this.firstPage);
+    if (first >= end || this.isReleased) return;
+    const { costs } = this.mm.memory;
+    yield* this.mutex.lock();
+    yield costs.invalidateCheckPs + (end - first) * costs.invalidateCheckPagePs;
+    if (this.entries.nextUsed(first, end) < end && !this.isReleased) {
+      const { postpone, refuse } = this.policy;
+      if (refuse.includes(range.cause) && isRefusable(range)) {
+        range.refused = true;
+        this.postponedCounters.refused++;
+      } else if (postpone.includes(range.cause)) this.postponeRange(range, first, end);
+      else yield* this.zap(first, end);
+    }
+    this.mutex.unlock();
+  }
+
+  private *end(range: Invalidation): Sim<void> {
+    this.running = this.running.filter((other) => other !== range);
+    const { rangeEnded } = this;
+    this.rangeEnded = new Completion<void>(rangeEnded.purpose);
+    rangeEnded.resolve();
+    yield 0;
+  }
+
+  /** Leaves the pages to the adapter until the next flush, and holds their frames meanwhile. */
+  private postponeRange({ cause }: Invalidation, first: number, end: number): void {
+    const { frames } = this.mm.memory;
+    for (let page = this.entries.nextUsed(first, end); page < end; ) {
+      if (!this.pending.has(page)) {
+        const frame = this.entries.get(page) >>> ENTRY_SHIFT;
+        frames.get(frame);
+        this.mm.notifiers.references.postpone(this.notifier, this.firstPage + page, cause);
+        const one = { page, frame, block: frames.content.sample(frame) };
+        this.pending.set(page, one);
+        this.postponedCounters.postponed++;
+        this.postponed$.next(one);
+      }
+      page = this.entries.nextUsed(page + 1, end);
+    }
+    if (this.pending.size >= this.policy.batchPages) this.full$.next();
+  }
+
+  /** Takes a range from the adapter now, and with it all that waits: a flush is a flush. */
+  private *zap(first: number, end: number): Sim<void> {
+    const waiting = [...this.pending.values()];
+    for (let page = this.entries.nextUsed(first, end); page < end; ) {
+      this.table.set(page, 0);
+      page = this.entries.nextUsed(page + 1, end);
+    }
+    yield* this.flush(waiting, first, end);
+  }
+
+  private *flushBatch(batch: readonly Pending[]): Sim<void> {
+    yield* this.mutex.lock();
+    const waiting = batch.filter((one) => this.pending.get(one.page) === one);
+    if (waiting.length > 0 && !this.isReleased) yield* this.flush(waiting);
+    this.mutex.unlock();
+  }
+
+  /** One flush of the hardware for `waiting` and for the entries of [first, end); the mutex is held. */
+  private *flush(waiting: readonly Pending[], first = 0, end = 0): Sim<void> {
+    const { costs, timers } = this.mm.memory;
+    for (const { page } of waiting) this.table.set(page, 0);
+    const before = this.mapped;
+    yield costs.invalidateUpdatePs + waiting.length * costs.invalidateUpdatePagePs;
+    yield* this.table.flushAndWait();
+    yield* timers.sleep(this.policy.deviceFlushPs);
+    this.postponedCounters.flushes++;
+    for (const one of waiting) {
+      this.settle(one);
+      this.pending.delete(one.page);
+    }
+    this.forgetRange(first, end);
+    const zapped = before - this.mapped;
+    yield costs.invalidateBookPs + zapped * costs.invalidateBookPagePs;
+    this.counters.page_invalidations += zapped;
+    this.counters.page_invalidations_handled++;
+  }
+
+  /** A postponed page is out of the adapter's table: lets go of its frame. */
+  private settle({ page, frame, block }: Pending): void {
+    const { frames } = this.mm.memory;
+    const { content } = frames;
+    const now = content.sample(frame);
+    const isProgramsPage = this.mm.pages.followPage(this.firstPage + page, false) === frame;
+    if (now !== block && !isProgramsPage) this.postponedCounters.lateWrites++;
+    content.blocks.release(now);
+    content.blocks.release(block);
+    this.forget(page);
+    frames.put(frame);
+  }
+
+  /** The process ends: everything goes, with one flush. */
+  private *dropAll(): Sim<void> {
+    yield* this.mutex.lock();
+    if (!this.isReleased && this.mapped > 0) yield* this.zap(0, this.pageCount);
+    this.mutex.unlock();
+  }
+
+  private isRunning(first: number, count: number): boolean {
+    const start = first * PAGE_BYTES;
+    const end = start + count * PAGE_BYTES;
+    return this.running.some((range) => range.start < end && start < range.end);
+  }
+
+  private hasPending(first: number, count: number): boolean {
+    if (this.pending.size === 0) return false;
+    for (let page = first; page < first + count; page++) if (this.pending.has(page)) return true;
+    return false;
+  }
+
+  /** Writes the entries that differ; returns how many did. */
+  private enter(request: MapRequest, run: PageRun): number {
+    const { references } = this.mm.notifiers;
+    let changed = 0;
+    for (let i = 0; i < run.count; i++) {
+      const frame = run.frames[i];
+      if (frame === NO_FRAME) continue;
+      const page = request.first + i;
+      const old = this.entries.get(page);
+      const mayWrite = this.writable && run.writable[i] === 1 && !request.readOnly;
+      const bits = ENTRY_READ | (mayWrite ? ENTRY_WRITE : 0) | (old & ENTRY_WRITE);
+      const entry = (frame << ENTRY_SHIFT) | bits;
+      if (entry === old) continue;
+      if (old === 0) this.mapped++;
+      else references.drop(this.notifier, this.firstPage + page, old >>> ENTRY_SHIFT);
+      references.insert(this.notifier, this.firstPage + page, frame);
+      this.entries.set(page, entry);
+      this.table.set(page, entry);
+      changed++;
+    }
+    return changed;
+  }
+
+  private forgetRange(first: number, end: number): void {
+    for (let page = this.entries.nextUsed(first, end); page < end; ) {
+      this.forget(page);
+      page = this.entries.nextUsed(page + 1, end);
+    }
+  }
+
+  /** Drops one entry from our copy; a page that the adapter could write counts as written. */
+  private forget(page: number): void {
+    const entry = this.entries.get(page);
+    const frame = entry >>> ENTRY_SHIFT;
+    if (entry & ENTRY_WRITE) this.mm.memory.frames.markDirty(frame);
+    this.mm.notifiers.references.drop(this.notifier, this.firstPage + page, frame);
+    this.entries.set(page, 0);
+    this.mapped--;
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * Registration schemes over recorded messages: which of them see that memory has changed, and what
+ * becomes of the data when they do not.
+ */
+import { beforeAll, describe, expect, it } from 'vitest';
+import { readRecording } from '../../harness/replay/recording.ts';
+import { type ReplayResult, replayRecording } from '../../harness/replay/replay.ts';
+import { type SchemeName, schemeNames } from '../../harness/replay/scheme.ts';
+import { writeRun } from '../fixtures/recorded-run.ts';
+import { temporaryFolder } from './fixtures.ts';
+
+const withMessages = schemeNames.filter((name) => name !== 'none');
+
+const replay = (run: string, scheme: SchemeName, eventCount?: number): Promise<ReplayResult> =>
+  replayRecording({ recording: readRecording(run, undefined, eventCount), scheme, seed: 1 });
+
+const sum = (result: ReplayResult, field: 'messages' | 'bytes' | 'stale_uses'): number =>
+  result.ranks.reduce((all, rank) => all + rank[field], 0);
+
+/** Two buffers of 16 KiB, in pages of their own, and a heap. */
+const MAPS = [
+  '10000000-10010000 rw-p 00000000 00:00 0',
+  '5554fffe0000-555500000000 rw-p 00000000 00:00 0 [heap]',
+];
+const BUFFER = '10000000';
+
+/** Rank 0 sends twice from a buffer that stays; rank 1 receives twice at `address`, `change` between. */
+function twoMessages(address: string, change: readonly string[]): string {
+  const sender = [1, 2].flatMap((k) => [
+    `100\tptx\t${BUFFER}\t16384\t16384\t1\t0\t0\t\t${k}`,
+    `1000000\tret\t${k}`,
+  ]);
+  const receiver = (k: number): string[] => [
+    `10\tpf\t${address}\t4\tu\t0`,
+    `10\tprx\t${address}\t16384\t16384\t0\t0\t0\t${k}\t${k}`,
+    `1000\tret\t${k}`,
+  ];
+  const events = [...receiver(1), ...change, ...receiver(2)];
+  return writeRun(temporaryFolder(), [
+    { maps: MAPS, events: [`0\tpf\t${BUFFER}\t4\tu\t0`, ...sender] },
+    { maps: MAPS, events },
+  ]);
+}
+
+const HEAP = '5554ffff0000';
+const all = withMessages;
+const told = all.filter((name) => name !== 'cache');
+const toldByKernel = told.filter((name) => name !== 'cache+hooks');
+
+/** How the receiver's buffer changes, and which schemes get the second message right. */
+const changes: readonly {
+  readonly what: string;
+  readonly address: string;
+  readonly change: readonly string[];
+  readonly right: readonly SchemeName[];
+}[] = [
+  { what: 'nothing happens', address: BUFFER, change: [], right: all },
+  {
+    what: 'free and malloc get the same address again',
+    address: BUFFER,
+    change: [`5\tmunmap\t${BUFFER}\t16384`, `5\tmmap\t${BUFFER}\t16384\trw-\tp\t-`],
+    right: told,
+  },
+  {
+    what: 'a helper thread unmaps, past libc',
+    address: BUFFER,
+    change: [`5\tmunmap\t${BUFFER}\t16384\t77`, `5\tmmap\t${BUFFER}\t16384\trw-\tp\t-\t77`],
+    right: toldByKernel,
+  },
+  {
+    what: 'a helper thread maps over it',
+    address: BUFFER,
+    change: [`5\tmmap\t${BUFFER}\t16384\trw-\tpF\t-\t77`],
+    right: toldByKernel,
+  },
+  {
+    what: 'the heap shrinks and grows again',
+    address: HEAP,
+    change: [`5\tbrk\t${HEAP}\t-65536`, '5\tbrk\t555500000000\t65536'],
+    right: told,
+  },
+  {
+    what: 'mremap moves it away, and something else is mapped',
+    address: BUFFER,
+    change: [
+      `5\tmremap\t${BUFFER}\t16384\t20000000\t16384\t3`,
+      `5\tmmap\t${BUFFER}\t16384\trw-\tp\t-`,
+    ],
+    right: told,
+  },
+  {
+    what: 'madvise drops its pages',
+    address: BUFFER,
+    change: [`5\tmadvise\t${BUFFER}\t16384\tMADV_DONTNEED`],
+    right: told,
+  },
+  {
+    what: 'rights are taken and given back, and the pages stay',
+    address: BUFFER,
+    change: [`5\tmprotect\t${BUFFER}\t16384\tr--`, `5\tmprotect\t${BUFFER}\t16384\trw-`],
+    right: all,
+  },
+];
+
+describe('a receive buffer between two messages', () => {
+  it.each(changes)('$what', async ({ address, change, right }) => {
+    const run = twoMessages(address, change);
+    for (const scheme of withMessages) {
+      const result = await replay(run, scheme);
+      const stale = right.includes(scheme) ? 0 : 1;
+      const seen = result.ranks.map(({ stale_uses, messages, bytes, residency }) => ({
+        stale_uses,
+        messages,
+        bytes,
+        unattributed: residency.unattributed - (residency.replayed - residency.extra),
+      }));
+      expect({ scheme, corrupted: result.corrupted_messages, seen }).toMatchObject({
+        scheme,
+        corrupted: stale,
+        seen: [
+          { stale_uses: 0, messages: 2, bytes: 32_768 },
+          { stale_uses: stale, messages: 2, bytes: 32_768 },
+        ],
+      });
+    }
+  });
+});
+
+describe('the beginning of a recorded run', () => {
+  /** Enough for the first messages of each run, and some unmapping between them. */
+  const prefix: Readonly<Record<string, number>> = {
+    hpcc: 12_000,
+    qe: 20_000,
+    'qe-mmap128k': 20_000,
+  };
+
+  describe.each(Object.entries(prefix))('%s', (run, eventCount) => {
+    const results = new Map<SchemeName, ReplayResult>();
+    beforeAll(async () => {
+      for (const scheme of schemeNames) results.set(scheme, await replay(run, scheme, eventCount));
+    });
+    const of = (scheme: SchemeName): ReplayResult => results.get(scheme) as ReplayResult;
+
+    it('carries the same messages under every scheme', () => {
+      const counts = withMessages.map((scheme) => {
+        const result = of(scheme);
+        return [sum(result, 'messages'), sum(result, 'bytes')];
+      });
+      expect(counts[0]?.[0]).toBeGreaterThan(1000);
+      for (const count of counts) expect(count).toEqual(counts[0]);
+    });
+
+    it('is never stale where the scheme hears of changes', () => {
+      for (const scheme of ['cache+ummunotify', 'cache+perf', 'odp', 'implicit'] as const) {
+        expect({ scheme, stale: sum(of(scheme), 'stale_uses') }).toEqual({ scheme, stale: 0 });
+        expect(of(scheme).corrupted_messages).toBe(0);
+      }
+    });
+
+    it('accounts for every page', () => {
+      for (const scheme of schemeNames) {
+        for (const { residency, maps_equal } of of(scheme).ranks) {
+          expect({ scheme, maps_equal, unattributed: residency.unattributed }).toEqual({
+            scheme,
+            maps_equal: true,
+            unattributed: 0,
+          });
+        }
+      }
+    });
+
+    it('pins what a scheme pins, and faults where it faults', () => {
+      const least = (scheme: SchemeName, field: 'pinned_bytes_peak' | 'page_faults'): number =>
+        Math.min(...of(scheme).ranks.map((rank) => rank[field]));
+      const most = (scheme: SchemeName, field: 'pinned_bytes_peak' | 'page_faults'): number =>
+        Math.max(...of(scheme).ranks.map((rank) => rank[field]));
+      for (const scheme of withMessages) {
+        const isPinned = scheme.startsWith('cache');
+        if (isPinned) expect(least(scheme, 'pinned_bytes_peak')).toBeGreaterThan(2 ** 20);
+        else expect(most(scheme, 'pinned_bytes_peak')).toBe(0);
+        if (isPinned) expect(most(scheme, 'page_faults')).toBe(0);
+      }
+      expect(least('implicit', 'page_faults')).toBeGreaterThan(0);
+      for (const { hit_rate } of of('implicit').ranks) expect(hit_rate).toBe(1);
+    });
+  });
+
+  it('uses stale pages with a cache that nobody tells of changes', async () => {
+    const result = await replay('qe-mmap128k', 'cache', prefix['qe-mmap128k']);
+    expect(sum(result, 'stale_uses')).toBeGreaterThan(100);
+    expect(result.corrupted_messages).toBeGreaterThan(100);
+  });
+
+  it('comes to the same result again', async () => {
+    const [once, again] = [await replay('qe', 'odp', 10_000), await replay('qe', 'odp', 10_000)];
+    expect(again).toEqual(once);
+  });
+});
