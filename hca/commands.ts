@@ -35,7 +35,9 @@ import {
   CMD_MODIFY_SRQ,
   CMD_NOT_SUPPORTED,
   CMD_OK,
+  CMD_QUERY_DIRTY,
   CMD_QUERY_QP,
+  CMD_SWITCH_PAGE,
   type Engine,
   FRAME_WORDS,
   MKEY_CHILD,
@@ -53,6 +55,7 @@ import {
   REREG_TRANSLATION,
   type TimePs,
 } from '../transport/index.ts';
+import { DirtyLog } from './memory/dirty-log.ts';
 import type { Region } from './memory/region.ts';
 import { cyclesPs } from './profile.ts';
 import { modifyQueuePair, queryQueuePair } from './qp/modify.ts';
@@ -65,6 +68,8 @@ const MAX_REGION_BYTES = 2 ** 40;
 const MAX_ADDRESS = 2 ** 47;
 const REREG_ALL = REREG_TRANSLATION | REREG_PD | REREG_ACCESS;
 const MAX_QUEUE_ENTRIES = 32_768;
+/** Pages that one QUERY_DIRTY asks for at most. */
+const MAX_DIRTY_PAGES = 4096;
 
 export class Commands implements Engine {
   private readonly waiting: number[] = [];
@@ -72,6 +77,8 @@ export class Commands implements Engine {
   /** COMMAND_DONE's result of the command at work, and whether the mailbox goes with it. */
   private result = 0;
   private hasMailbox = false;
+  /** What QUERY_DIRTY answers in its place. */
+  private dirtyBits: Uint8Array | undefined;
   private readonly mailbox = new Int32Array(QPA_WORDS);
   private readonly mailboxBytes = new Uint8Array(this.mailbox.buffer);
 
@@ -116,6 +123,7 @@ export class Commands implements Engine {
     const tag = words[base + 1];
     this.result = 0;
     this.hasMailbox = false;
+    this.dirtyBits = undefined;
     switch (words[base]) {
       case BUS_FAULT_RESUME:
         parts.faults.resume(tag, words[base + 2] === 0, now);
@@ -133,7 +141,7 @@ export class Commands implements Engine {
         return;
       case BUS_COMMAND: {
         const status = this.command(frame, now);
-        const mailbox = this.hasMailbox ? this.mailboxBytes : undefined;
+        const mailbox = this.dirtyBits ?? (this.hasMailbox ? this.mailboxBytes : undefined);
         parts.bus.commandDone(now, words[base + 2], status, this.result, mailbox);
         return;
       }
@@ -171,6 +179,10 @@ export class Commands implements Engine {
         return this.destroyMkey(words[p], now);
       case CMD_MODIFY_MKEY:
         return this.modifyMkey(frame, p, now);
+      case CMD_QUERY_DIRTY:
+        return this.queryDirty(words[p], words[p + 1], words[p + 2]);
+      case CMD_SWITCH_PAGE:
+        return this.switchPage(words[p], words[p + 1], words[p + 2], now);
       case CMD_ALLOC_MW:
         if (!resources.hasPd(words[p])) return CMD_BAD_RESOURCE;
         this.result = resources.mkeys.createWindow(words[p]);
@@ -303,6 +315,40 @@ export class Commands implements Engine {
     const qp = resources.createQueuePair(pd, init);
     if (qp === undefined) return CMD_BAD_RESOURCE;
     this.result = qp.qpn;
+    return CMD_OK;
+  }
+
+  /** Reads and clears the record of what the adapter has written; the first time it begins one. */
+  private queryDirty(key: number, first: number, count: number): number {
+    const region = this.resources.mkeys.find(key);
+    if (!this.parts.profile.dirtyTracking) return CMD_NOT_SUPPORTED;
+    if (region === undefined) return CMD_BAD_RESOURCE;
+    const isInside = first >= 0 && count >= 1 && first + count <= region.table.length;
+    if (!isInside || count > MAX_DIRTY_PAGES || region.entryPages > 0) return CMD_BAD_PARAMETER;
+    region.dirty ??= new DirtyLog(region.table.length);
+    const bits = new Uint8Array(Math.ceil(count / 8));
+    for (let i = 0; i < count; i++) {
+      if (!region.dirty.take(first + i)) continue;
+      bits[i >>> 3] |= 1 << (i & 7);
+      this.result++;
+    }
+    this.dirtyBits = bits;
+    return CMD_OK;
+  }
+
+  /** Sets the entry of a page unless the adapter has written it. */
+  private switchPage(key: number, page: number, entry: number, now: TimePs): number {
+    const { parts, resources } = this;
+    const region = resources.mkeys.find(key);
+    if (!parts.profile.dirtyTracking) return CMD_NOT_SUPPORTED;
+    if (region === undefined) return CMD_BAD_RESOURCE;
+    if (region.dirty === undefined || page < 0 || page >= region.table.length) {
+      return CMD_BAD_PARAMETER;
+    }
+    if (region.dirty.take(page)) return CMD_OK;
+    parts.translator.setEntry(region, page, entry);
+    parts.node.digest.record(RECORD_TABLE, now, region.key, page, 1, entry);
+    this.result = 1;
     return CMD_OK;
   }
 

@@ -51,6 +51,14 @@ export interface HcaProfile {
   readonly fixedRegions: boolean;
 
   /**
+   * It records which pages of a region it writes, and can replace the entry of a page that it has not
+   * written since it was asked, in one step (QUERY_DIRTY, SWITCH_PAGE). What Gunthorpe asks for in LKML,
+   * February 2008 ("page migration using some atomic operations with the adaptor and a cpu page copy with
+   * retry"); no adapter has the second.
+   */
+  readonly dirtyTracking: boolean;
+
+  /**
    * From the last bit of a packet out of the send pipeline to its last bit at the receive pipeline,
    * for a packet whose destination is the port it comes from: it never gets to the link. Assumption:
    * a crossing of the chip, half of what the bus takes.
@@ -121,6 +129,7 @@ const connectx4: HcaProfile = {
   translationCacheEntries: 16_384,
   translationMissPs: 500 * NS,
   fixedRegions: false,
+  dirtyTracking: false,
   loopbackLatencyPs: 125 * NS,
   loopbackRateGbps: 126,
   gatherBursts: 4,

@@ -4,6 +4,7 @@
 import type { TimePs } from '../transport/index.ts';
 import type { HostCosts } from './costs.ts';
 import type { MmSettings } from './mm/settings.ts';
+import type { PostponedPolicy } from './umem/postponed.ts';
 
 export interface HostConfig {
   /** The host's node is called `${name}.host`. */
@@ -41,6 +42,11 @@ export interface HostConfig {
    * HcaProfile.fixedRegions); false when left out.
    */
   readonly fixedRegions?: boolean;
+  /**
+   * On-demand regions are those of the prototype of 2011 (umem/postponed.ts), which flushes the hardware
+   * in its callbacks, or later, as this says; as today's when left out.
+   */
+  readonly postponed?: PostponedPolicy;
   /**
    * How reclaim and migration know pinned pages: by their reference count, when they come across one, or by
    * a mark that keeps them off the LRU lists; 'counted' when left out, as in Linux.

@@ -149,6 +149,7 @@ export const defaultHostCosts: HostCosts = {
 
   migratePagePs: 1 * US, // assumed: the order of reclaimPagePs, which does the same with a page
   scanFramePs: 5 * NS, // assumed: a struct page in sequence
+  copyPagePs: 400 * NS, // assumed: 10 GB/s, as fillPagePs
 
   hugeFaultPs: 100 * US, // assumed: clearing 2 MiB at 20 GB/s
   faultAroundPs: 30 * NS, // assumed

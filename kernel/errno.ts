@@ -15,6 +15,7 @@ export type Errno =
   | 'EFAULT'
   | 'EINTR'
   | 'EINVAL'
+  | 'EIO'
   | 'EMFILE'
   | 'ENODEV'
   | 'ENOENT'

@@ -97,7 +97,8 @@ export class Host implements FrameHandler {
     const virtualTime = new VirtualScheduler(this.timers);
     this.events = new BusEvents(pool, virtualTime, config.interruptPs);
     const commands = new Commands(bus, this.events, costs.commandPs);
-    const traits = { fixedRegions: config.fixedRegions ?? false };
+    const { fixedRegions = false, postponed } = config;
+    const traits = { fixedRegions, postponed };
     const { events, mm } = this;
     const device = new Device(bus, commands, events, costs, traits, mm, config.verify);
     this.device = device;
@@ -125,6 +126,7 @@ export class Host implements FrameHandler {
   ): HostProcess {
     const verbs = new Verbs(this.device, mm, memlockBytes, this.processes.length === 0);
     const process = new HostProcess(name, mm, verbs);
+    mm.state.endProcess = () => process.exit();
     this.processes.push(process);
     return process;
   }

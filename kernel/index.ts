@@ -16,6 +16,7 @@ export {
   type ReleasePolicy,
 } from './clients/registration-cache.ts';
 export { Ummunotify } from './clients/ummunotify.ts';
+export { VerbsRegistrar } from './clients/verbs-registrar.ts';
 export type { HostConfig } from './config.ts';
 export { defaultHostCosts, type HostCosts } from './costs.ts';
 export type { QueuePairAttributes } from './driver/attributes.ts';
@@ -36,7 +37,7 @@ export {
   type SendRequest,
   type WorkCompletion,
 } from './driver/work.ts';
-export { type Errno, VerbsError } from './errno.ts';
+export { type Errno, SystemCallError, VerbsError } from './errno.ts';
 export { Host, type Result } from './host.ts';
 export {
   type MemoryAction,
@@ -46,6 +47,7 @@ export {
 } from './memory-notifier.ts';
 export { type AddressSpace, MAP_POPULATE } from './mm/address-space.ts';
 export { PAGE_BYTES } from './mm/physical/frames.ts';
+export { ProcessKilled, untilKilled } from './mm/reclaim/process-killed.ts';
 export { PROT_EXEC, PROT_READ, PROT_WRITE, type Vma } from './mm/virtual/vma.ts';
 export { HostProcess } from './process.ts';
 export type { HostReport, RegionReport } from './report.ts';
@@ -53,3 +55,9 @@ export { Completion, type Sim, wait } from './sched/completion.ts';
 export { Mutex } from './sched/mutex.ts';
 export type { Scheduler, Thread } from './sched/scheduler.ts';
 export type { RegionCounters } from './umem/counters.ts';
+export {
+  batchingPolicy,
+  immediatePolicy,
+  type PostponedPolicy,
+  PostponedUmem,
+} from './umem/postponed.ts';

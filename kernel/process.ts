@@ -24,13 +24,7 @@ export class HostProcess {
   *exit(): Sim<void> {
     if (!this.isAlive) return;
     this.isAlive = false;
-    yield* endMemory(this.mm);
+    yield* this.mm.exit();
     yield* this.verbs.close();
   }
-}
-
-/** What exit_mmap does: notifiers first, then every mapping. */
-function* endMemory(mm: AddressSpace): Sim<void> {
-  yield* mm.notifiers.release();
-  for (const { start, end } of [...mm.mappings()]) yield* mm.munmap(start, end - start);
 }

@@ -6,9 +6,9 @@
  * for others at their `done`, for those without a call at the next `call`; and wherever a buffer is
  * used again or goes away.
  */
-import type { Sim } from '../../kernel/index.ts';
+import { PAGE_BYTES, type Sim, SystemCallError } from '../../kernel/index.ts';
 import { Failure, type TimePs } from '../../transport/index.ts';
-import type { MessageLine, TraceEvent } from '../trace/format.ts';
+import type { TraceEvent } from '../trace/format.ts';
 import type { Outstanding } from '../workload/outstanding.ts';
 import { type LibcCalls, RecordedMemory } from '../workload/recorded-memory.ts';
 import type { RankMessages } from './messages.ts';
@@ -40,17 +40,13 @@ export class Rank {
   ) {
     const beforeUnmap = (address: number, length: number): Sim<void> =>
       this.outstanding.waitForRange(address, length);
-    this.memory = new RecordedMemory(process.mm, recorded.trace, beforeUnmap, libc);
-  }
-
-  /** Makes the process what it was when recording began. Throws Failure E_OPERATION. */
-  restore(): void {
-    this.memory.restore();
+    this.memory = new RecordedMemory(process.mm, recorded.trace, beforeUnmap, world.files, libc);
   }
 
   *run(): Sim<void> {
     const { messages, recorded, outstanding } = this;
     const { node } = this.world.host;
+    yield* this.memory.restore();
     if (messages) yield* messages.open();
     for (const event of recorded.events) {
       this.done++;
@@ -59,7 +55,7 @@ export class Rank {
         case 'ptx':
         case 'rx':
         case 'prx':
-          this.checkBuffer(event);
+          this.checkMapped(event.line, event.address, event.length, 'buffer');
           if (messages) {
             this.standing.position = this.placeOf(event);
             yield* messages.meet(event);
@@ -77,8 +73,7 @@ export class Rank {
           break;
         default: {
           const start = node.now;
-          this.memoryEvents += event.kind === 'pf' ? event.pageCount : 1;
-          yield* this.memory.step(event);
+          yield* this.change(event);
           this.memoryPs += node.now - start;
         }
       }
@@ -89,20 +84,34 @@ export class Rank {
     this.finished = true;
   }
 
+  /** A line about memory; what the kernel refuses, the recorded program cannot have done. */
+  private *change(event: TraceEvent): Sim<void> {
+    const isFault = event.kind === 'pf';
+    this.memoryEvents += isFault ? event.pageCount : 1;
+    if (isFault) this.checkMapped(event.line, event.address, event.pageCount * PAGE_BYTES, 'page');
+    try {
+      yield* this.memory.step(event);
+    } catch (error) {
+      if (!(error instanceof SystemCallError)) throw error;
+      throw this.invalid(event.line, error.message, 'a call that succeeds');
+    }
+  }
+
   private placeOf({ line, kind }: TraceEvent): string {
     return `${this.recorded.trace.file}:${line} ${kind}`;
   }
 
-  /** A buffer that is not mapped was not recorded. */
-  private checkBuffer({ address, length, line }: MessageLine): void {
+  /** What is not mapped was not touched; but a stack grows. */
+  private checkMapped(line: number, address: number, length: number, what: string): void {
     if (this.process.mm.isMapped(address, length)) return;
     const stack = this.recorded.trace.mappings.find(({ area }) => area === 'stack');
     if (stack && address >= stack.start - STACK_GROWTH && address + length <= stack.end) return;
-    throw new Failure(
-      'E_TRACE_INVALID',
-      `the buffer 0x${address.toString(16)} + ${length} is not mapped`,
-      `${this.recorded.trace.file}:${line}`,
-      'a buffer in mapped memory',
-    );
+    const range = `0x${address.toString(16)} + ${length}`;
+    throw this.invalid(line, `the ${what} ${range} is not mapped`, 'mapped memory');
+  }
+
+  private invalid(line: number, message: string, expected: string): Failure {
+    const place = `${this.recorded.trace.file}:${line}`;
+    return new Failure('E_TRACE_INVALID', message, place, expected);
   }
 }

@@ -5,14 +5,15 @@
  * it. The cache itself, and who tells it of changes, are `kernel/clients`.
  */
 import {
-  type AddressSpace,
   HooksSource,
   type InvalidationSource,
   type Lease,
   type MemoryRegion,
   NoSource,
+  PerfSource,
   RegistrationCache,
   type Sim,
+  UmmunotifySource,
 } from '../../kernel/index.ts';
 import {
   ACCESS_LOCAL_WRITE,
@@ -40,6 +41,9 @@ const READ_WRITE = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ
 /** All of user space: what SIZE_MAX from address 0 means to the driver. */
 const WHOLE_ADDRESS_SPACE = 2 ** 47;
 
+/** One page of records, about fifty, and what does not fit is lost. Assumed: the smallest there is. */
+const PERF_RING = { pageCount: 1, mode: 'drop' } as const;
+
 /** The registered memory of one rank. */
 export class BufferRegistration {
   /** Buffers asked for, and those among them that needed no registration. */
@@ -49,18 +53,25 @@ export class BufferRegistration {
   costPs: TimePs = 0;
   private cache: RegistrationCache<MemoryRegion> | undefined;
   private whole: MemoryRegion | undefined;
+  private readonly hooks: HooksSource | undefined;
 
   constructor(
     private readonly scheme: Scheme,
     private readonly world: ReplayWorld,
     private readonly process: RankProcess,
-    /** Hears of changes of memory; undefined for schemes that need nobody to tell them. */
-    private readonly source: InvalidationSource | undefined,
-  ) {}
+  ) {
+    const isHooked = scheme.kind === 'cache' && scheme.source === 'hooks';
+    this.hooks = isHooked ? new HooksSource(process.mm) : undefined;
+  }
+
+  /** The calls of libc that take memory away: with hooks around them where the scheme has them. */
+  get libc(): LibcCalls {
+    return this.hooks ?? this.process.mm;
+  }
 
   /** Events of memory that were lost. */
   get eventsLost(): number {
-    return this.source?.eventsLost ?? 0;
+    return this.cache?.source.eventsLost ?? 0;
   }
 
   /** Begins, for queue pairs of `pd`. */
@@ -76,7 +87,7 @@ export class BufferRegistration {
       deregister: (region: MemoryRegion) => process.verbs.deregMr(region),
     };
     const options = { release: 'lazy', budgetBytes: Number.POSITIVE_INFINITY } as const;
-    const source = this.source ?? new NoSource();
+    const source = yield* this.timed(this.listen());
     this.cache = new RegistrationCache(process.mm, registrar, source, options);
   }
 
@@ -117,31 +128,27 @@ export class BufferRegistration {
     return yield* registerRegion(where, pd, address, length, access);
   }
 
+  /** Opens what tells the cache of changes. */
+  private *listen(): Sim<InvalidationSource> {
+    const { mm } = this.process;
+    const source = this.scheme.kind === 'cache' ? this.scheme.source : 'none';
+    switch (source) {
+      case 'none':
+        return new NoSource();
+      case 'hooks':
+        return this.hooks as HooksSource;
+      case 'ummunotify':
+        return yield* UmmunotifySource.open(this.world.ummunotify, mm);
+      case 'perf':
+        return yield* PerfSource.open(mm, PERF_RING);
+    }
+  }
+
   private *timed<T>(work: Sim<T>): Sim<T> {
     const { node } = this.world.host;
     const start = node.now;
     const result = yield* work;
     this.costPs += node.now - start;
     return result;
-  }
-}
-
-/** Who tells the cache of a rank about changes, and the calls of libc that its program makes then. */
-export function listen(
-  scheme: Scheme,
-  mm: AddressSpace,
-): { readonly source: InvalidationSource | undefined; readonly libc: LibcCalls } {
-  if (scheme.kind !== 'cache') return { source: undefined, libc: mm };
-  switch (scheme.source) {
-    case 'none':
-      return { source: new NoSource(), libc: mm };
-    case 'hooks': {
-      const hooks = new HooksSource(mm);
-      return { source: hooks, libc: hooks };
-    }
-    case 'ummunotify':
-      return { source: new UmmunotifySource(mm), libc: mm };
-    case 'perf':
-      return { source: new PerfSource(mm), libc: mm };
   }
 }

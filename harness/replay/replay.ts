@@ -13,7 +13,7 @@ import { MessageCheck } from './message-check.ts';
 import { type MessageContext, RankMessages, SharedMemory } from './messages.ts';
 import { Rank } from './rank.ts';
 import type { Recording } from './recording.ts';
-import { BufferRegistration, listen } from './registration.ts';
+import { BufferRegistration } from './registration.ts';
 import {
   accountAnonymous,
   accountFiles,
@@ -174,15 +174,21 @@ function build({ recording, scheme, seed, verify = true }: ReplayOptions): Finis
     assert(process !== undefined, 'every rank has a process');
     const standing = { position: 'connecting' };
     const outstanding = new Outstanding(standing);
-    const { source, libc } = listen(kind, process.mm);
-    const registration = new BufferRegistration(kind, world, process, source);
+    const registration = new BufferRegistration(kind, world, process);
     const { rank: number } = recorded.trace;
     const messages =
       kind.kind === 'none'
         ? undefined
         : new RankMessages(context, number, process, outstanding, registration);
-    const rank = new Rank(world, process, recorded, messages, outstanding, standing, libc);
-    rank.restore();
+    const rank = new Rank(
+      world,
+      process,
+      recorded,
+      messages,
+      outstanding,
+      standing,
+      registration.libc,
+    );
     world.host.spawn(`rank ${number}`, rank.run());
     return rank;
   });

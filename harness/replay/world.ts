@@ -6,8 +6,15 @@
  * reclaimed, as the recorded one was: what goes away does so because somebody took it away.
  */
 import { Hca, profiles } from '../../hca/index.ts';
-import { type AddressSpace, defaultHostCosts, Host, type Verbs } from '../../kernel/index.ts';
+import {
+  type AddressSpace,
+  defaultHostCosts,
+  Host,
+  Ummunotify,
+  type Verbs,
+} from '../../kernel/index.ts';
 import { assert, FramePool, Partition, US } from '../../transport/index.ts';
+import { RecordedFiles } from '../workload/recorded-files.ts';
 
 /** The adapter: the default of scenarios. */
 const PROFILE = profiles['connectx-4'];
@@ -37,6 +44,10 @@ export interface RankProcess {
 export class ReplayWorld {
   readonly host: Host;
   readonly processes: readonly RankProcess[];
+  /** The module behind /dev/ummunotify. */
+  readonly ummunotify = new Ummunotify();
+  /** What the processes map. */
+  readonly files: RecordedFiles;
   private readonly pool = new FramePool();
   private readonly hca: Hca | undefined;
   private readonly partition: Partition;
@@ -63,6 +74,7 @@ export class ReplayWorld {
       this.pool,
     );
     this.host.node.digest.enabled = false;
+    this.files = new RecordedFiles(this.host.ram);
     this.processes = ranks.map((rank) => this.host.createProcess(`rank ${rank}`));
     if (hasAdapter) {
       const wire = { rateGbps: 100, latencyPs: US, ...NO_FAULTS };

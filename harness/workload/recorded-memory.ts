@@ -10,6 +10,7 @@
 import type { AddressSpace, Sim } from '../../kernel/index.ts';
 import { PROT_WRITE, type Trace, type TraceEvent } from '../trace/format.ts';
 import { PAGE_BYTES, pageRange } from './layout.ts';
+import { RecordedFiles } from './recorded-files.ts';
 import { mappingAt } from './registrations.ts';
 
 /** MAP_* and MADV_* of Linux. */
@@ -30,20 +31,29 @@ export class RecordedMemory {
     private readonly mm: AddressSpace,
     private readonly trace: Trace,
     private readonly beforeUnmap: BeforeUnmap,
+    private readonly files = new RecordedFiles(mm.memory),
     private readonly libc: LibcCalls = mm,
   ) {
     this.heapEnd = trace.brk;
   }
 
-  /** Makes the address space what it was when recording began. Throws Failure E_OPERATION. */
-  restore(): void {
+  /**
+   * Makes the address space what it was when recording began; only pages of files take time to be found.
+   * Throws Failure E_OPERATION.
+   */
+  *restore(): Sim<void> {
     const { mm, trace } = this;
     mm.setBrk(trace.brk);
     for (const { start, end, prot, isShared, file, fileOffset, area } of trace.mappings) {
       const flags = (isShared ? MAP_SHARED : 0) | (area === 'stack' ? MAP_GROWSDOWN : 0);
-      mm.mapAtStart(start, end - start, prot, flags, this.fileOf(file), fileOffset);
+      mm.mapAtStart(start, end - start, prot, flags, this.files.open(file), fileOffset);
     }
-    for (const { address, pageCount } of trace.resident) mm.adopt(address, pageCount);
+    for (const { address, pageCount, anonymous } of trace.resident) {
+      if (anonymous) mm.adopt(address, pageCount);
+    }
+    for (const { address, pageCount, anonymous } of trace.resident) {
+      if (!anonymous) yield* mm.touch(address, pageCount, false);
+    }
   }
 
   /** Carries out a line about memory; lines about anything else do nothing. */
@@ -53,7 +63,7 @@ export class RecordedMemory {
       case 'mmap': {
         const { address, length, prot, flags, file, fileOffset } = event;
         yield* this.beforeUnmap(address, length);
-        const backing = this.fileOf(file);
+        const backing = this.files.open(file);
         const calls = event.isHelper || backing ? mm : this.libc;
         yield* calls.mmap(address, length, prot, flags, backing, fileOffset);
         return;
@@ -112,10 +122,6 @@ export class RecordedMemory {
       yield* this.mm.touch(at, Math.ceil((stop - at) / PAGE_BYTES), write);
       at = stop;
     }
-  }
-
-  private fileOf(path: string) {
-    return path === '' ? undefined : this.mm.memory.files.open(path);
   }
 }
 

@@ -92,7 +92,7 @@ export class Replay {
 
   private *run(): Sim<void> {
     const { progress, host, trace } = this;
-    this.memory.restore();
+    yield* this.memory.restore();
     yield* this.endpoint.open();
     this.registrations = new Registrations(host, this.endpoint.pd, this.options.mode);
     progress.startedPs = host.node.now;

@@ -14,6 +14,7 @@ import {
   WC_MW_BIND_ERR,
   WC_SUCCESS,
 } from '../../transport/index.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import { type Binding, type MemoryWindow, newBinding, type WindowUser } from './window.ts';
 
 const NO_PAGES = new SparseTable(0);
@@ -48,6 +49,8 @@ export class Region {
   alive = true;
   /** Windows that are bound to it. */
   windows = 0;
+  /** Records what the adapter writes, once somebody has asked for it (QUERY_DIRTY). */
+  dirty: DirtyLog | undefined;
 
   // Statistics of this region.
   rnrNaks = 0;

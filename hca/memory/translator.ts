@@ -127,7 +127,9 @@ export class Translator {
         return XLT_MISS;
       }
       this.nextFrame = next >> 2;
+      if (write) region.dirty?.note(page + 1 - region.firstPage);
     }
+    if (write) region.dirty?.note(page - region.firstPage);
     return XLT_HIT;
   }
 

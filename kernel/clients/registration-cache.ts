@@ -14,7 +14,8 @@ import { assert } from '../../transport/index.ts';
 import { SystemCallError, VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
-import { Completion, type Sim, wait } from '../sched/completion.ts';
+import type { Shrinker } from '../mm/reclaim/shrinkers.ts';
+import { type Sim, wait } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
 import { ALL_ENTRIES, type InvalidationSource } from './invalidation-source.ts';
 import { WatchedRanges } from './watched-ranges.ts';
@@ -77,6 +78,7 @@ export interface CacheCounters {
   misses: number;
   /** Entries given up to make room, for a limit or because the kernel asked. */
   evictions: number;
+  evictedPages: number;
   /** Entries dropped because their memory had changed. */
   invalidated: number;
   /** Of those, entries that were in use at that moment. */
@@ -102,9 +104,8 @@ export class RegistrationCache<H> {
   private lastCookie = 0;
   private leases = 0;
   private isClosed = false;
-  /** Set when the kernel asks for memory, and how many pages it wants. */
-  private request = new Completion<void>('the kernel to ask for memory');
-  private requestedPages = 0;
+  /** How the kernel asks for memory, with the policy `pressure`. */
+  private readonly shrinker: Shrinker;
 
   constructor(
     private readonly mm: AddressSpace,
@@ -112,8 +113,12 @@ export class RegistrationCache<H> {
     readonly source: InvalidationSource,
     private readonly options: CacheOptions,
   ) {
-    if (options.release !== 'pressure') return;
-    mm.memory.scheduler.spawn('registration cache', this.serveRequests());
+    this.shrinker = {
+      name: 'registration cache',
+      count: () => Math.floor(this.unusedBytes / PAGE_BYTES),
+      scan: (pageCount) => this.answer(pageCount),
+    };
+    if (options.release === 'pressure') mm.memory.reclaim.registerShrinker(this.shrinker);
   }
 
   /** Bytes that are registered and in nobody's use. */
@@ -183,21 +188,11 @@ export class RegistrationCache<H> {
     }
   }
 
-  /**
-   * The kernel wants about `pageCount` pages back (a shrinker). Returns at once: whoever reclaims may be
-   * in the middle of a registration of this very cache, so a thread of the library does the work.
-   */
-  requestPages(pageCount: number): void {
-    this.counters.requests++;
-    this.requestedPages = Math.max(this.requestedPages, pageCount);
-    this.request.resolve();
-  }
-
   /** Gives up every registration; no lease may be out. */
   *close(): Sim<void> {
     assert(this.leases === 0, 'a registration cache is closed while in use');
     this.isClosed = true;
-    this.request.resolve();
+    this.mm.memory.reclaim.unregisterShrinker(this.shrinker);
     yield* this.mutex.lock();
     for (const entry of [...this.entries.list()]) {
       yield* this.takeOut(entry);
@@ -280,6 +275,7 @@ export class RegistrationCache<H> {
   private *evictOldest(): Sim<boolean> {
     for (const entry of this.unused) {
       this.counters.evictions++;
+      this.counters.evictedPages += bytesOf(entry) / PAGE_BYTES;
       yield* this.takeOut(entry);
       yield* this.deregister(entry);
       return true;
@@ -300,21 +296,25 @@ export class RegistrationCache<H> {
     yield* this.registrar.deregister(entry.handle);
   }
 
-  /** Gives up unused entries for the kernel, in a thread of the library: deregistering sleeps. */
-  private *serveRequests(): Sim<void> {
-    for (;;) {
-      yield* wait(this.request);
-      if (this.isClosed) return;
-      this.request = new Completion<void>(this.request.purpose);
-      yield* this.mutex.lock();
-      while (this.requestedPages > 0) {
-        const before = this.counters.registeredBytes;
-        if (!(yield* this.evictOldest())) break;
-        this.requestedPages -= (before - this.counters.registeredBytes) / PAGE_BYTES;
-      }
-      this.requestedPages = 0;
-      this.mutex.unlock();
-    }
+  /**
+   * The kernel asks the library for `pageCount` pages, and waits for its answer: how many it has unpinned.
+   * Whoever asks may be in the middle of a registration of this very cache; then there is no answer now.
+   */
+  private *answer(pageCount: number): Sim<number> {
+    this.counters.requests++;
+    if (this.mutex.locked) return 0;
+    const helper = this.mm.memory.scheduler.spawn('registration cache', this.giveUp(pageCount));
+    const before = this.counters.evictedPages;
+    yield* wait(helper.done);
+    return this.counters.evictedPages - before;
+  }
+
+  /** A thread of the library gives up unused entries: the program's context is its own. */
+  private *giveUp(pageCount: number): Sim<void> {
+    yield* this.mutex.lock();
+    const target = this.counters.evictedPages + pageCount;
+    while (this.counters.evictedPages < target && (yield* this.evictOldest()));
+    this.mutex.unlock();
   }
 }
 
@@ -334,6 +334,7 @@ function newCounters(): CacheCounters {
     hits: 0,
     misses: 0,
     evictions: 0,
+    evictedPages: 0,
     invalidated: 0,
     zombies: 0,
     flushes: 0,

@@ -24,6 +24,7 @@ import { readFrame, writeFrame } from './frame-bytes.ts';
 import type { Grants } from './grants.ts';
 import { SharedSegment } from './shared-segment.ts';
 import type { Sharer } from './sharer.ts';
+import { STATUS_EACCES, STATUS_ENOENT } from './sharing-protocol.ts';
 
 /** What XPMEM costs an attacher, in picoseconds of CPU time. */
 export interface XpmemCosts {
@@ -89,9 +90,11 @@ export class Xpmem implements RmapNotifier {
     return segid;
   }
 
-  /** The segment with that number, for sharers on other hosts. @throws SystemCallError ENOENT */
-  segmentOf(segid: number): SharedSegment {
-    return this.find(segid, 'get').segment;
+  /** The segment with that number for a sharer on another host, or the STATUS_* of a refusal. */
+  lookUp(segid: number, write: boolean): SharedSegment | number {
+    const made = this.segments.get(segid);
+    if (made === undefined) return STATUS_ENOENT;
+    return write && !made.writable ? STATUS_EACCES : made.segment;
   }
 
   /**

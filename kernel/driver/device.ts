@@ -15,6 +15,7 @@ import {
 import type { HostCosts } from '../costs.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
+import type { PostponedPolicy } from '../umem/postponed.ts';
 import type { AdapterBus } from './adapter-bus.ts';
 import type { Commands } from './commands.ts';
 import type { CompletionQueue } from './completion-queue.ts';
@@ -32,6 +33,8 @@ export interface DeviceUser {
 export interface DeviceTraits {
   /** Regions may have no holes and never change once registered (see HcaProfile.fixedRegions). */
   readonly fixedRegions: boolean;
+  /** What on-demand regions of the prototype of 2011 do (umem/postponed.ts); today's regions without. */
+  readonly postponed?: PostponedPolicy | undefined;
 }
 
 export class Device {

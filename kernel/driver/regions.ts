@@ -26,6 +26,7 @@ import type { Sim } from '../sched/completion.ts';
 import { CHILD_SHIFT, type ChildKey, ImplicitUmem } from '../umem/implicit.ts';
 import { OdpUmem } from '../umem/odp.ts';
 import { PinnedUmem } from '../umem/pinned.ts';
+import { PostponedUmem } from '../umem/postponed.ts';
 import type { Device } from './device.ts';
 import { FIXED_REGIONS } from './fixed-regions.ts';
 import { MemoryRegion } from './memory-region.ts';
@@ -189,7 +190,10 @@ export class Regions {
     yield this.mm.memory.costs.registerPs;
     yield* this.createKey(region, table, MKEY_PLAIN);
     const { address, length, counters } = region;
-    const umem = new OdpUmem(this.mm, address, length, writable, counters, table);
+    const { postponed } = this.device.traits;
+    const umem = postponed
+      ? yield* PostponedUmem.create(this.mm, region, writable, table, postponed)
+      : new OdpUmem(this.mm, address, length, writable, counters, table);
     region.odp = umem;
     yield* umem.snapshot();
   }

@@ -51,6 +51,7 @@ import { PostedReceives } from './posted-receives.ts';
 import { Posting } from './posting.ts';
 import { adviseRegions } from './prefetch.ts';
 import { QueuePair, type QueuePairPlan } from './queue-pair.ts';
+import { type MoveMethod, type MoveReport, RegionMover } from './region-mover.ts';
 import { Regions, type Reregistration } from './regions.ts';
 import type { SharedReceiveQueue } from './shared-receive-queue.ts';
 import type { AddressHandle, ReceiveRequest, ScatterEntry, SendRequest } from './work.ts';
@@ -309,6 +310,15 @@ export class Verbs implements DeviceUser {
   *nextAsyncEvent(): Sim<AsyncEvent> {
     while (this.asyncEventsTaken === this.asyncEvents.length) yield this.asyncArrival;
     return this.asyncEvents[this.asyncEventsTaken++];
+  }
+
+  /**
+   * Moves the pages of a pinned region to a NUMA node while the adapter may be at work on them.
+   * @throws VerbsError EINVAL (not pinned, no such node), EOPNOTSUPP (the adapter keeps no record of its
+   * writes, and the method needs it)
+   */
+  moveMr(region: MemoryRegion, node: number, method: MoveMethod): Sim<MoveReport> {
+    return new RegionMover(this.device, this, region, node, method).move();
   }
 
   /** Stops every queue pair of a protection domain; returns once the adapter is quiet. */

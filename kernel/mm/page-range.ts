@@ -13,6 +13,7 @@ import {
   FRAME_ANON_EXCLUSIVE,
   FRAME_DIRTY,
   FRAME_REFERENCED,
+  FRAME_SWAP_CACHE,
   FRAME_UNEVICTABLE,
   PAGE_BYTES,
 } from './physical/frames.ts';
@@ -205,7 +206,8 @@ function dropMapping(mm: MmStruct, page: number, frame: number, pte: number): vo
   const isFile = frames.files[head] !== 0;
   if (isFile && (pte & PTE_ACCESSED) !== 0) frames.flags[head] |= FRAME_REFERENCED;
   // A page that is still pinned lives on, but no longer as a page that reclaim could find.
-  if (!isFile && frames.mapCounts[head] === 1) lru.remove(head);
+  const isCached = isFile || (flags & FRAME_SWAP_CACHE) !== 0;
+  if (!isCached && frames.mapCounts[head] === 1) lru.remove(head);
   rmap.unmap(head, mm.id, page);
   const isLeft = isFile || frames.mapCounts[head] > 0;
   if (isLeft && (flags & FRAME_UNEVICTABLE) !== 0) reconsiderUnevictable(mm.memory, head);

@@ -18,7 +18,7 @@ export class Srcu {
   /** All grace periods up to this one are over. */
   private over = 0;
   /** Readers, by the grace period that had been asked for last when they began; oldest first. */
-  private readonly readers = new Map<number, number>();
+  private readonly sections = new Map<number, number>();
   private left = new Completion<void>('readers to leave');
 
   constructor(
@@ -27,21 +27,28 @@ export class Srcu {
     private readonly gracePs: TimePs,
   ) {}
 
+  /** Readers now. */
+  get readers(): number {
+    let readers = 0;
+    for (const count of this.sections.values()) readers += count;
+    return readers;
+  }
+
   /** Begins to read; hand the result to `unlock` (srcu_read_lock). The reader may sleep. */
   lock(): number {
-    const { asked, readers } = this;
-    readers.set(asked, (readers.get(asked) ?? 0) + 1);
+    const { asked, sections } = this;
+    sections.set(asked, (sections.get(asked) ?? 0) + 1);
     return asked;
   }
 
   /** Ends reading (srcu_read_unlock). */
   unlock(token: number): void {
-    const others = (this.readers.get(token) ?? 0) - 1;
+    const others = (this.sections.get(token) ?? 0) - 1;
     if (others > 0) {
-      this.readers.set(token, others);
+      this.sections.set(token, others);
       return;
     }
-    this.readers.delete(token);
+    this.sections.delete(token);
     const { left } = this;
     this.left = new Completion<void>('readers to leave');
     left.resolve();
@@ -66,7 +73,7 @@ export class Srcu {
   }
 
   private oldestReader(): number {
-    for (const token of this.readers.keys()) return token;
+    for (const token of this.sections.keys()) return token;
     return Number.POSITIVE_INFINITY;
   }
 }

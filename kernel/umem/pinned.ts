@@ -73,12 +73,42 @@ export class PinnedUmem {
     return new PinnedUmem(mm, frames, writable);
   }
 
+  /** Frame of a page, counted from the region's first. */
+  frameOf(page: number): number {
+    return this.frames[page];
+  }
+
+  /** The table entry of a page if it were in `frame`. */
+  entryFor(frame: number): number {
+    return (frame << ENTRY_SHIFT) | ENTRY_READ | (this.writable ? ENTRY_WRITE : 0);
+  }
+
+  /**
+   * Gives up the pin of a page for as long as its driver moves it to another frame: what is left is a
+   * reference of somebody who lets go when he is told to. Ends with `pinAt`.
+   */
+  lend(page: number): void {
+    const { frames } = this.mm.memory;
+    frames.get(this.frames[page]);
+    frames.giveToClient(this.frames[page]);
+    frames.unpin(this.frames[page]);
+  }
+
+  /** Pins a page that was lent in the frame where it is now; the adapter knows it there. */
+  pinAt(page: number, frame: number): void {
+    const { frames } = this.mm.memory;
+    const old = this.frames[page];
+    frames.pin(frame);
+    if (this.writable) frames.markDirty(frame);
+    this.frames[page] = frame;
+    frames.putFromClient(old);
+  }
+
   /** Enters all pages into the adapter's table and sleeps until they are in force. */
   *enter(table: DeviceTable): Sim<void> {
-    const bits = ENTRY_READ | (this.writable ? ENTRY_WRITE : 0);
     for (let page = 0; page < this.frames.length; page++) {
       if (page % PIN_BATCH === 0) yield* table.room();
-      table.set(page, (this.frames[page] << ENTRY_SHIFT) | bits);
+      table.set(page, this.entryFor(this.frames[page]));
     }
     yield* table.flushAndWait();
   }

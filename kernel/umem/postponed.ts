@@ -22,7 +22,7 @@ import {
   CAUSE_SWAP,
   type Invalidation,
   type InvalidationCause,
-  isRefusable,
+  mayWait,
 } from '../mm/notify/invalidation.ts';
 import type { MmuNotifier } from '../mm/notify/mmu-notifiers.ts';
 import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
@@ -99,6 +99,13 @@ interface Pending {
   readonly block: number;
 }
 
+/** What a region is of: bytes of a process, and where to count. */
+interface RegionRange {
+  readonly address: number;
+  readonly length: number;
+  readonly counters: RegionCounters;
+}
+
 export class PostponedUmem implements OnDemandUmem {
   readonly firstPage: number;
   readonly pageCount: number;
@@ -108,6 +115,7 @@ export class PostponedUmem implements OnDemandUmem {
     refused: 0,
     lateWrites: 0,
   };
+  private readonly counters: RegionCounters;
   private readonly notifier: MmuNotifier;
   private readonly entries: SparseTable;
   private readonly mutex = new Mutex('postponed umem');
@@ -121,16 +129,17 @@ export class PostponedUmem implements OnDemandUmem {
   private readonly full$ = new Subject<void>();
   private mapped = 0;
   private isReleased = false;
+  /** The process has ended, and taken the notifier off its list. */
+  private hasEnded = false;
 
   private constructor(
     private readonly mm: AddressSpace,
-    address: number,
-    length: number,
+    { address, length, counters }: RegionRange,
     private readonly writable: boolean,
-    private readonly counters: RegionCounters,
     private readonly table: DeviceTable,
     private readonly policy: PostponedPolicy,
   ) {
+    this.counters = counters;
     this.firstPage = Math.floor(address / PAGE_BYTES);
     this.pageCount = Math.ceil((address + length) / PAGE_BYTES) - this.firstPage;
     this.entries = new SparseTable(this.pageCount);
@@ -143,21 +152,16 @@ export class PostponedUmem implements OnDemandUmem {
     this.listen();
   }
 
-  /** Makes the umem of [address, address + length), with a notifier that hears of everything from now on. */
+  /** Makes the umem of a region, with a notifier that hears of everything from now on. */
   static *create(
     mm: AddressSpace,
-    address: number,
-    length: number,
+    region: RegionRange,
     writable: boolean,
-    counters: RegionCounters,
     table: DeviceTable,
     policy: PostponedPolicy,
   ): Sim<PostponedUmem> {
-    const isAllowed = policy.refuse.every(
-      (cause) => cause === CAUSE_SWAP || cause === CAUSE_MIGRATE,
-    );
-    assert(isAllowed, 'only swap and migration can be refused');
-    const umem = new PostponedUmem(mm, address, length, writable, counters, table, policy);
+    assert(policy.refuse.every(mayWait), 'only swap and migration can be refused');
+    const umem = new PostponedUmem(mm, region, writable, table, policy);
     yield* mm.notifiers.attach(umem.notifier);
     return umem;
   }
@@ -166,16 +170,14 @@ export class PostponedUmem implements OnDemandUmem {
     return this.mapped;
   }
 
+  /** Enters the pages that the process has present, as registration does; sleeps until in force. */
+  *snapshot(): Sim<void> {
+    yield* this.mapAll(0, this.pageCount, { write: false, fault: false, readOnly: false });
+  }
+
   *prefetch(first: number, count: number, how: Prefetch): Sim<number> {
-    let changed = 0;
-    for (let done = 0; done < count; done += MAP_BATCH) {
-      const batch = Math.min(MAP_BATCH, count - done);
-      const request = { first: first + done, count: batch, synchronous: true, ...how };
-      const result = yield* this.map(request);
-      if (result < 0) return result;
-      changed += result;
-    }
-    this.counters.page_prefetch += changed;
+    const changed = yield* this.mapAll(first, count, how);
+    if (changed > 0) this.counters.page_prefetch += changed;
     return changed;
   }
 
@@ -223,7 +225,19 @@ export class PostponedUmem implements OnDemandUmem {
     this.pending.clear();
     this.forgetRange(0, this.pageCount);
     this.mutex.unlock();
-    if (this.mm.state.alive) yield* this.mm.notifiers.detach(this.notifier);
+    if (!this.hasEnded) yield* this.mm.notifiers.detach(this.notifier);
+  }
+
+  private *mapAll(first: number, count: number, how: Prefetch): Sim<number> {
+    let changed = 0;
+    for (let done = 0; done < count; done += MAP_BATCH) {
+      const batch = Math.min(MAP_BATCH, count - done);
+      const request = { first: first + done, count: batch, synchronous: true, ...how };
+      const result = yield* this.map(request);
+      if (result < 0) return result;
+      changed += result;
+    }
+    return changed;
   }
 
   /** The stream of postponed pages, cut into batches, each flushed by a thread of the driver. */
@@ -247,17 +261,22 @@ export class PostponedUmem implements OnDemandUmem {
 
   /** Callback: runs in the context of whoever changes memory, and may sleep. */
   private *begin(range: Invalidation): Sim<void> {
-    this.running.push(range);
-    this.sequence++;
     const first = Math.max(0, Math.floor(range.start / PAGE_BYTES) - this.firstPage);
     const end = Math.min(this.pageCount, Math.ceil(range.end / PAGE_BYTES) - this.firstPage);
     if (first >= end || this.isReleased) return;
+    this.running.push(range);
+    this.sequence++;
+    if (range.nonblock) {
+      // The OOM killer cannot wait for the hardware.
+      if (this.entries.nextUsed(first, end) < end) range.refused = true;
+      return;
+    }
     const { costs } = this.mm.memory;
     yield* this.mutex.lock();
     yield costs.invalidateCheckPs + (end - first) * costs.invalidateCheckPagePs;
     if (this.entries.nextUsed(first, end) < end && !this.isReleased) {
       const { postpone, refuse } = this.policy;
-      if (refuse.includes(range.cause) && isRefusable(range)) {
+      if (refuse.includes(range.cause)) {
         range.refused = true;
         this.postponedCounters.refused++;
       } else if (postpone.includes(range.cause)) this.postponeRange(range, first, end);
@@ -281,7 +300,8 @@ export class PostponedUmem implements OnDemandUmem {
       if (!this.pending.has(page)) {
         const frame = this.entries.get(page) >>> ENTRY_SHIFT;
         frames.get(frame);
-        this.mm.notifiers.references.postpone(this.notifier, this.firstPage + page, cause);
+        const { references } = this.mm.notifiers;
+        references.postpone(this.notifier, this.firstPage + page, frame, cause);
         const one = { page, frame, block: frames.content.sample(frame) };
         this.pending.set(page, one);
         this.postponedCounters.postponed++;
@@ -344,6 +364,7 @@ export class PostponedUmem implements OnDemandUmem {
 
   /** The process ends: everything goes, with one flush. */
   private *dropAll(): Sim<void> {
+    this.hasEnded = true;
     yield* this.mutex.lock();
     if (!this.isReleased && this.mapped > 0) yield* this.zap(0, this.pageCount);
     this.mutex.unlock();

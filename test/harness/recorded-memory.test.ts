@@ -49,9 +49,9 @@ function replay(rank: number): AddressSpace {
   const { host, run } = makeBench({ memoryBytes: 2 ** 30, swapBytes: 0 });
   const trace = readTrace('qe-mmap128k', rank);
   const memory = new RecordedMemory(host.mm, trace, nothing);
-  memory.restore();
   const done = run(
     (function* (): Sim<void> {
+      yield* memory.restore();
       for (const event of trace.events) yield* memory.step(event);
     })(),
   );
@@ -111,9 +111,9 @@ describe('the memory of a recorded rank, replayed', () => {
       gone.push(`${address.toString(16)}+${length / PAGE}`);
       return nothing();
     });
-    memory.restore();
     run(
       (function* (): Sim<void> {
+        yield* memory.restore();
         for (const event of trace.events) yield* memory.step(event);
       })(),
     );

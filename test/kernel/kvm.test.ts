@@ -70,7 +70,7 @@ describe('KVM', () => {
         expect(frames.references[frame]).toBe(3);
         expect(mm.notifiers.references.countOf(kvm)).toBe(2);
 
-        yield* mm.madvise(BASE, PAGE, MADV_DONTNEED);
+        yield* mm.madviseDontneed(BASE, PAGE);
         expect(frames.references[frame]).toBe(0);
         expect(kvm.spteCount).toBe(0);
         for (const vcpu of vcpus) expect([...(yield* vcpu.read(GUEST, 1))]).toEqual([0]);
@@ -122,7 +122,7 @@ describe('KVM', () => {
           })(),
         );
         while (!guest.done.done) {
-          yield* mm.madvise(BASE, 4 * PAGE, MADV_DONTNEED);
+          yield* mm.madviseDontneed(BASE, 4 * PAGE);
           yield* bench.host.sleep(1 * US);
         }
         expect(kvm.counters.retries).toBeGreaterThan(10);
@@ -198,4 +198,3 @@ describe('KVM', () => {
     );
   });
 });
-const MADV_DONTNEED = 4;

@@ -328,6 +328,8 @@ export const CMD_DESTROY_SRQ = 14; // p0 srqn; CMD_BUSY while a queue pair uses 
 export const CMD_ALLOC_MW = 15; // p0 pd (type 2 windows) -> rkey
 export const CMD_DEALLOC_MW = 16; // p0 rkey
 export const CMD_MODIFY_MKEY = 17; // p0 mkey of a plain key, p1 REREG_*, p2 pd, p3 access; q0 address, q1 length; CMD_BUSY while windows are bound to it
+export const CMD_QUERY_DIRTY = 18; // p0 mkey of a plain key, p1 first page, p2 pages (1 to 4096) -> how many the adapter has written since they were last asked for; mailbox: a bit for each
+export const CMD_SWITCH_PAGE = 19; // p0 mkey of a plain key, p1 page, p2 entry -> 1: set; 0: left as it is, because the adapter has written the page since QUERY_DIRTY, or since the last SWITCH_PAGE of it
 
 /** Kinds of key (p3 of CMD_CREATE_MKEY). */
 export const MKEY_PLAIN = 0; // its table has an entry for each page (MTT)

@@ -7,7 +7,13 @@
 import type { Sim } from '../../sched/completion.ts';
 import { CAUSE_COW } from '../notify/invalidation.ts';
 import { beginRange } from '../page-range.ts';
-import { FRAME_ANON_EXCLUSIVE, FRAME_DIRTY, PAGE_BYTES } from '../physical/frames.ts';
+import {
+  FRAME_ANON_EXCLUSIVE,
+  FRAME_DIRTY,
+  FRAME_SWAP_CACHE,
+  FRAME_UNEVICTABLE,
+  PAGE_BYTES,
+} from '../physical/frames.ts';
 import { splitMapping } from '../virtual/huge-pages.ts';
 import { reconsiderUnevictable } from '../virtual/mlock-pages.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
@@ -33,7 +39,8 @@ export function isReusable(mm: MmStruct, pte: number, vma: Vma): boolean {
   if ((frames.flags[head] & FRAME_ANON_EXCLUSIVE) !== 0) return true;
   if (frames.mapCounts[head] !== 1) return false;
   // The kernel of 2008 looked at nothing but mappings (can_share_swap_page).
-  if (settings.pinnedAtFork === 'copied' && frames.extraReferences(head) > 0) return false;
+  const own = mm.memory.hugePool.owns(head) ? 1 : 0;
+  if (settings.pinnedAtFork === 'copied' && frames.extraReferences(head, own) > 0) return false;
   if (mm.memory.swapCache.slotOf(head) >= 0) return false;
   frames.flags[head] |= FRAME_ANON_EXCLUSIVE;
   return true;
@@ -66,10 +73,14 @@ export function* copyOnWrite(
     frames.markDirty(copy);
     if (old !== zeroFrame) {
       const head = frames.headOf(old);
-      const isLeft = frames.mapCounts[head] > 1 || frames.files[head] !== 0;
-      if (!isLeft) memory.lru.remove(head);
+      const isFile = frames.files[head] !== 0;
+      const isLeft = isFile || frames.mapCounts[head] > 1;
+      if (!isFile && (pte & PTE_DIRTY) !== 0) frames.markDirty(head);
+      if (!isLeft && (frames.flags[head] & FRAME_SWAP_CACHE) === 0) memory.lru.remove(head);
       rmap.unmap(head, mm.id, page);
-      if (isLeft) reconsiderUnevictable(memory, head);
+      if (isLeft && (frames.flags[head] & FRAME_UNEVICTABLE) !== 0) {
+        reconsiderUnevictable(memory, head);
+      }
     }
     isUsed = true;
   }

@@ -42,7 +42,7 @@ import {
   type Vma,
 } from '../virtual/vma.ts';
 import { copyOnWrite, isReusable } from './copy-on-write.ts';
-import { isBeyondEnd, readFilePage, tryFileFault } from './file-fault.ts';
+import { isBeyondEnd, isHole, readFilePage, tryFileFault } from './file-fault.ts';
 import { hugeTlbFault, isHugeCandidate, tryHugeFault } from './huge-fault.ts';
 
 /** Answer of a fault that has to sleep first. */
@@ -90,8 +90,18 @@ export class FaultHandler {
     return frame;
   }
 
-  /** The same for what may sleep; returns the frame, or NO_PAGE. */
+  /** The same for what may sleep; returns the frame, or NO_PAGE (also to a process that is being killed). */
   *handle(page: number, vma: Vma, write: boolean, origin = ORIGIN_CPU): Sim<number> {
+    try {
+      return yield* this.handleSlowly(page, vma, write, origin);
+    } catch (error) {
+      // VM_FAULT_OOM: the locks of the callers have to be let go of before the process ends.
+      if (this.mm.killed === undefined || error !== this.mm.killed) throw error;
+      return NO_PAGE;
+    }
+  }
+
+  private *handleSlowly(page: number, vma: Vma, write: boolean, origin: number): Sim<number> {
     const { table, memory, tableLock } = this.mm;
     const { reclaim, pageLocks, frames } = memory;
     for (;;) {
@@ -110,7 +120,10 @@ export class FaultHandler {
       else if (vma.flags & VM_HUGETLB) {
         const frame = yield* hugeTlbFault(this, page, vma, write, origin);
         if (frame !== MUST_SLEEP) return frame;
-      } else if (pte !== 0) yield* copyOnWrite(this, page, vma, write, origin);
+      } else if (pte !== 0) {
+        if (isHole(this.mm, pte, vma)) yield* readFilePage(this, page, vma, write);
+        else yield* copyOnWrite(this, page, vma, write, origin);
+      }
       else if (vma.file !== undefined) {
         if (isBeyondEnd(page, vma)) return NO_PAGE;
         const cached = yield* readFilePage(this, page, vma, write);

@@ -34,6 +34,11 @@ export function isBeyondEnd(page: number, vma: Vma): boolean {
   return filePageOf(vma, page) * PAGE_BYTES >= (vma.file as MappedFile).length;
 }
 
+/** True for an entry that shows the hole of a file to a mapping whose writes go to the file. */
+export function isHole(mm: MmStruct, pte: number, vma: Vma): boolean {
+  return (vma.flags & VM_SHARED) !== 0 && pteNumber(pte) === mm.memory.zeroFrame;
+}
+
 /** Maps `page`, which has no entry, if the page cache has it; see FaultHandler.tryHandle. */
 export function tryFileFault(
   handler: FaultHandler,

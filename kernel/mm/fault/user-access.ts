@@ -2,22 +2,24 @@
  * The CPU's accesses to the memory of its process: touching pages, writing patterns, reading bytes.
  *
  * Faults are taken in runs of up to FAULTS_PER_SLICE under one hold of the mmap lock, which is what a
- * program that walks through fresh memory does as far as anybody else can tell.
+ * program that walks through fresh memory does as far as anybody else can tell. An access that the memory
+ * does not allow ends the program with a signal (`SignalError`).
  */
-import { Failure, MessageHash, type TimePs } from '../../../transport/index.ts';
+import { MessageHash, type TimePs } from '../../../transport/index.ts';
 import type { Sim } from '../../sched/completion.ts';
-import { PAGE_BYTES } from '../physical/frames.ts';
+import { SignalError } from '../../signal.ts';
+import { ORIGIN_CPU, PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import {
   PTE_ACCESSED,
   PTE_DIRTY,
   PTE_PRESENT,
-  PTE_SWAP,
   PTE_WRITE,
   pteNumber,
 } from '../virtual/page-table.ts';
-import type { Vma } from '../virtual/vma.ts';
-import { FaultHandler } from './fault-handler.ts';
+import { VM_GROWSDOWN, type Vma } from '../virtual/vma.ts';
+import { FaultHandler, NO_PAGE } from './fault-handler.ts';
+import { PageBytes } from './page-bytes.ts';
 
 /** Bytes of the address space. */
 export interface Range {
@@ -27,29 +29,56 @@ export interface Range {
 
 /** Page faults that one thread takes before somebody else may have the CPU or the mmap lock. */
 const FAULTS_PER_SLICE = 64;
+/** Bytes below a stack that stay free (stack_guard_gap: 256 pages). */
+const STACK_GUARD_BYTES = 256 * PAGE_BYTES;
 
 export class UserAccess {
   private readonly hasher = new MessageHash();
-  private readonly zeros = new Uint8Array(PAGE_BYTES);
-  private readonly zeroWords = new Int32Array(this.zeros.buffer);
+  private readonly bytes: PageBytes;
 
   constructor(
     private readonly mm: MmStruct,
     private readonly faults: FaultHandler,
-  ) {}
+  ) {
+    this.bytes = new PageBytes(mm);
+  }
 
   /** Accesses `pageCount` pages from the page of `address` on. */
   *touch(address: number, pageCount: number, write: boolean): Sim<void> {
     const end = Math.floor(address / PAGE_BYTES) + pageCount;
     const reached = yield* this.populate(address, pageCount, write);
-    if (reached < end) throw this.segmentationFault(reached * PAGE_BYTES, write);
+    if (this.mm.killed !== undefined) throw this.mm.killed;
+    if (reached < end) throw this.signal(reached * PAGE_BYTES, write);
   }
 
   /**
-   * The same, ending without a word at the first page that may not be accessed: other threads may
+   * The same without sleeping, for as many pages as that goes; returns how many. Their CPU time is spent by
+   * the next access that does sleep, or by `spend`.
+   */
+  tryTouch(address: number, pageCount: number, write: boolean): number {
+    if (!this.mm.lock.tryLockRead()) return 0;
+    const first = Math.floor(address / PAGE_BYTES);
+    let page = first;
+    let vma: Vma | undefined;
+    for (; page < first + pageCount; page++) {
+      if (vma === undefined || page * PAGE_BYTES >= vma.end) vma = this.accessible(page, write);
+      if (vma === undefined || this.faults.tryHandle(page, vma, write) < 0) break;
+    }
+    this.faults.pendingPs += (page - first) * this.mm.memory.costs.pageAccessPs;
+    this.mm.lock.unlockRead();
+    return page - first;
+  }
+
+  /** Spends the CPU time that tryTouch has left. */
+  spend(): Sim<void> {
+    return this.faults.spend();
+  }
+
+  /**
+   * The same as touch, ending without a word at the first page that may not be accessed: other threads may
    * unmap meanwhile (mm_populate). Returns the number of the page after the last one accessed.
    */
-  *populate(address: number, pageCount: number, write: boolean): Sim<number> {
+  *populate(address: number, pageCount: number, write: boolean, origin = ORIGIN_CPU): Sim<number> {
     const { pageAccessPs } = this.mm.memory.costs;
     let page = Math.floor(address / PAGE_BYTES);
     const end = page + pageCount;
@@ -65,12 +94,16 @@ export class UserAccess {
           allowed = false;
           break;
         }
-        if (this.faults.tryHandle(page, vma, write) < 0)
-          yield* this.faults.handle(page, vma, write);
+        if (this.faults.tryHandle(page, vma, write, origin) >= 0) continue;
+        if ((yield* this.faults.handle(page, vma, write, origin)) === NO_PAGE) {
+          allowed = false;
+          break;
+        }
       }
       this.faults.pendingPs += (page - first) * pageAccessPs;
       yield* this.faults.spend();
       this.mm.lock.unlockRead();
+      if (this.mm.killed !== undefined) break;
     }
     return page;
   }
@@ -113,18 +146,19 @@ export class UserAccess {
         const page = Math.floor(at / PAGE_BYTES);
         const piece = Math.min(length - done, (page + 1) * PAGE_BYTES - at);
         const vma = this.accessible(page, true);
-        if (vma === undefined) {
+        let frame = vma === undefined ? NO_PAGE : this.faults.tryHandle(page, vma, true);
+        if (vma !== undefined && frame < 0) frame = yield* this.faults.handle(page, vma, true);
+        if (frame === NO_PAGE) {
           this.mm.lock.unlockRead();
-          throw this.segmentationFault(at, true);
+          throw this.mm.killed ?? this.signal(at, true);
         }
-        let frame = this.faults.tryHandle(page, vma, true);
-        if (frame < 0) frame = yield* this.faults.handle(page, vma, true);
         put(frame, at % PAGE_BYTES, piece, done);
         done += piece;
       }
       this.faults.pendingPs += pages * pagePs;
       yield* this.faults.spend();
       this.mm.lock.unlockRead();
+      if (this.mm.killed !== undefined) throw this.mm.killed;
     }
   }
 
@@ -141,7 +175,7 @@ export class UserAccess {
       const pte = table.get(page);
       if ((pte & wanted) === wanted) {
         const frame = pteNumber(pte);
-        table.set(page, pte | PTE_DIRTY | PTE_ACCESSED);
+        table.mark(page, PTE_DIRTY | PTE_ACCESSED);
         if (piece === PAGE_BYTES) frames.content.setPattern(frame, seed, done);
         else frames.content.writePart(frame, at % PAGE_BYTES, piece, seed, done);
         filled++;
@@ -156,8 +190,6 @@ export class UserAccess {
    * and faults nothing in.
    */
   hash(ranges: readonly Range[]): number {
-    const { table, memory } = this.mm;
-    const { frames, swap } = memory;
     this.hasher.start();
     for (const { address, length } of ranges) {
       for (let done = 0; done < length; ) {
@@ -165,12 +197,7 @@ export class UserAccess {
         const page = Math.floor(at / PAGE_BYTES);
         const within = at - page * PAGE_BYTES;
         const piece = Math.min(length - done, PAGE_BYTES - within);
-        const pte = table.get(page);
-        if (pte & PTE_PRESENT) {
-          frames.content.hashInto(this.hasher, pteNumber(pte), within, piece);
-        } else if (pte & PTE_SWAP) {
-          swap.content.hashInto(this.hasher, pteNumber(pte), within, piece);
-        } else this.hasher.update(this.zeros, this.zeroWords, 0, piece);
+        this.bytes.hashInto(this.hasher, page, within, piece);
         done += piece;
       }
     }
@@ -179,42 +206,49 @@ export class UserAccess {
 
   /** The bytes that the process would read there now; takes no time and faults nothing in. */
   read(address: number, length: number): Uint8Array {
-    const { table, memory } = this.mm;
-    const { frames, swap } = memory;
     const bytes = new Uint8Array(length);
     for (let done = 0; done < length; ) {
       const at = address + done;
       const page = Math.floor(at / PAGE_BYTES);
       const within = at - page * PAGE_BYTES;
       const piece = Math.min(length - done, PAGE_BYTES - within);
-      const pte = table.get(page);
-      if (pte !== 0) {
-        const { content } = (pte & PTE_PRESENT) !== 0 ? frames : swap;
-        const block = content.sample(pteNumber(pte));
-        const from = block * PAGE_BYTES + within;
-        bytes.set(content.blocks.bytes.subarray(from, from + piece), done);
-        content.blocks.release(block);
-      }
+      this.bytes.copyTo(bytes, done, page, within, piece);
       done += piece;
     }
     return bytes;
   }
 
-  /** The mapping of page `page`, if it allows the access. */
+  /** The mapping of page `page`, if it allows the access; a stack grows down to it (expand_stack). */
   private accessible(page: number, write: boolean): Vma | undefined {
-    const vma = this.mm.vmas.find(page * PAGE_BYTES);
-    return vma !== undefined && FaultHandler.allows(vma, write) ? vma : undefined;
+    const { vmas } = this.mm;
+    const address = page * PAGE_BYTES;
+    let vma = vmas.find(address);
+    if (vma === undefined) {
+      vma = vmas.findFrom(address);
+      if (vma === undefined || (vma.flags & VM_GROWSDOWN) === 0) return undefined;
+      if (!this.growStack(vma, address)) return undefined;
+    }
+    return FaultHandler.allows(vma, write) ? vma : undefined;
   }
 
-  /** The simulated program has crashed at `address`. */
-  private segmentationFault(address: number, write: boolean): Failure {
-    const vma = this.mm.vmas.find(address);
-    return new Failure(
-      'E_OPERATION',
-      `segmentation fault: ${write ? 'write to' : 'read of'} 0x${address.toString(16)}, which is ` +
-        (vma === undefined ? 'not mapped' : `mapped with protection ${vma.prot}`),
-      this.mm.name,
-      'an address that the process has mapped',
-    );
+  private growStack(stack: Vma, address: number): boolean {
+    const { vmas, memory } = this.mm;
+    if (stack.end - address > memory.settings.stackBytes) return false;
+    if (vmas.overlapping(address - STACK_GUARD_BYTES, stack.start).length > 0) return false;
+    vmas.growDown(stack, address);
+    return true;
+  }
+
+  /** The signal that ends the simulated program at `address`. */
+  private signal(address: number, write: boolean): SignalError {
+    const { vmas, name } = this.mm;
+    const vma = vmas.find(address);
+    if (vma === undefined) return new SignalError('SIGSEGV', address, write, 'not mapped', name);
+    if (!FaultHandler.allows(vma, write)) {
+      const what = `mapped with protection ${vma.prot}`;
+      return new SignalError('SIGSEGV', address, write, what, name);
+    }
+    const what = 'beyond the end of its file, or has no page left to show';
+    return new SignalError('SIGBUS', address, write, what, name);
   }
 }

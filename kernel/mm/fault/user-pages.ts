@@ -7,7 +7,7 @@ import type { Sim } from '../../sched/completion.ts';
 import { NO_FRAME, ORIGIN_DEVICE, ORIGIN_PIN, PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { PTE_PRESENT, PTE_WRITE, pteNumber } from '../virtual/page-table.ts';
-import type { Vma } from '../virtual/vma.ts';
+import { VM_PFNMAP, type Vma } from '../virtual/vma.ts';
 import { FaultHandler } from './fault-handler.ts';
 
 /** Frames of a run of pages, with the write permission of each. */
@@ -41,9 +41,10 @@ export class UserPages {
     for (; pinned < count; pinned++) {
       const page = first + pinned;
       const vma = this.mm.vmas.find(page * PAGE_BYTES);
-      if (vma === undefined || !FaultHandler.allows(vma, write)) break;
+      if (vma === undefined || !isPinnable(vma, write)) break;
       let frame = this.faults.tryHandle(page, vma, write, ORIGIN_PIN);
       if (frame < 0) frame = yield* this.faults.handle(page, vma, write, ORIGIN_PIN);
+      if (frame < 0) break;
       this.mm.memory.frames.pin(frame);
       out[at + pinned] = frame;
     }
@@ -71,12 +72,14 @@ export class UserPages {
     for (let i = 0; i < run.count; i++) {
       const page = first + i;
       const vma = this.mm.vmas.find(page * PAGE_BYTES);
-      if (vma === undefined || !isReadable(vma) || !FaultHandler.allows(vma, write)) {
+      if (vma === undefined || !isReadable(vma) || !isPinnable(vma, write)) {
         allowed = false;
         break;
       }
-      if (this.faults.tryHandle(page, vma, write, origin) < 0) {
-        yield* this.faults.handle(page, vma, write, origin);
+      if (this.faults.tryHandle(page, vma, write, origin) >= 0) continue;
+      if ((yield* this.faults.handle(page, vma, write, origin)) < 0) {
+        allowed = false;
+        break;
       }
     }
     yield* this.faults.spend();
@@ -103,15 +106,22 @@ export class UserPages {
    */
   *get(page: number, write: boolean): Sim<number> {
     yield* this.mm.lock.lockRead();
+    const frame = yield* this.getLocked(page, write);
+    this.mm.lock.unlockRead();
+    return frame;
+  }
+
+  /** The same for a caller that holds the mmap lock. */
+  *getLocked(page: number, write: boolean): Sim<number> {
     const vma = this.mm.vmas.find(page * PAGE_BYTES);
     let frame = NO_FRAME;
-    if (vma !== undefined && FaultHandler.allows(vma, write)) {
+    if (vma !== undefined && isPinnable(vma, write)) {
       frame = this.faults.tryHandle(page, vma, write, ORIGIN_DEVICE);
       if (frame < 0) frame = yield* this.faults.handle(page, vma, write, ORIGIN_DEVICE);
-      this.mm.memory.frames.get(frame);
+      if (frame >= 0) this.mm.memory.frames.get(frame);
+      else frame = NO_FRAME;
     }
     yield* this.faults.spend();
-    this.mm.lock.unlockRead();
     return frame;
   }
 
@@ -145,6 +155,11 @@ export class UserPages {
     }
     return present;
   }
+}
+
+/** True for a mapping that allows the access and whose pages have counts: not what a driver has put there. */
+function isPinnable(vma: Vma, write: boolean): boolean {
+  return FaultHandler.allows(vma, write) && (vma.flags & VM_PFNMAP) === 0;
 }
 
 /** What hmm_range_fault asks of a mapping before anything else. */

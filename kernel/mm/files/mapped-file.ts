@@ -23,6 +23,8 @@ export class MappedFile {
   readonly stored = new Map<number, number>();
   /** Pages that a warm file has lost from the page cache: they are read from the device. */
   readonly dropped = new Set<number>();
+  /** Shared memory that mmap made: it ends with its last mapping. */
+  unnamed = false;
 
   constructor(
     /** 1 and up: `frames.files` names it. */

@@ -80,6 +80,14 @@ export class PageCache {
     return punchHole(this.memory, file, first, end);
   }
 
+  /** Ends shared memory without a name when no process maps it any more. */
+  *endIfUnmapped(file: MappedFile): Sim<void> {
+    for (const mm of this.memory.mms) {
+      if (mm?.vmas.list().some((area) => area.file === file)) return;
+    }
+    if (file.pages.size + file.slots.size > 0) yield* truncateFile(this.memory, file, 0);
+  }
+
   /** Writes a dirty page to its device; the caller holds a reference and the page lock. */
   writeBack(frame: number): Sim<void> {
     return writeBack(this.memory, frame);

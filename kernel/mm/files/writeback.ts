@@ -32,6 +32,7 @@ export function* makeClean(memory: Memory, frame: number): Sim<boolean> {
     mm.tableLock.unlock();
     yield* mm.notifiers.end(range);
   }
+  yield* memory.rmapNotifiers.invalidatePage(frame, CAUSE_PROTECTION);
   return wasDirty;
 }
 

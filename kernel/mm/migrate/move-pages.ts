@@ -7,13 +7,14 @@
  */
 import { SystemCallError } from '../../errno.ts';
 import type { Sim } from '../../sched/completion.ts';
+import { isDeviceMemory } from '../page-range.ts';
 import { FRAME_OFFLINE, FRAME_PINNED, PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { PTE_PRESENT, pteNumber } from '../virtual/page-table.ts';
 import { MIGRATE_BUSY, MIGRATED } from './page-migration.ts';
 
 /** Status of a page besides the number of the node it is on and those of page-migration.ts. */
-/** The address is not mapped: EFAULT. */
+/** The address is not mapped, or shows the page of zeros: EFAULT. */
 export const PAGE_NOT_MAPPED = -14;
 /** Nothing is present there: ENOENT. */
 export const PAGE_NOT_PRESENT = -2;
@@ -78,8 +79,8 @@ export function* migratePages(mm: MmStruct, from: number, to: number): Sim<numbe
       batch.length = 0;
       for (; page < end && batch.length < BATCH; page = table.nextUsed(page + 1, end)) {
         const pte = table.get(page);
-        const isHere = (pte & PTE_PRESENT) !== 0 && frames.nodeOf(pteNumber(pte)) === from;
-        if (isHere) batch.push(page * PAGE_BYTES);
+        const isOurs = (pte & PTE_PRESENT) !== 0 && !isSpecial(mm, page, pteNumber(pte));
+        if (isOurs && frames.nodeOf(pteNumber(pte)) === from) batch.push(page * PAGE_BYTES);
       }
       yield* call.run(batch, 0, batch.length, to, status);
       for (let i = 0; i < batch.length; i++) {
@@ -135,17 +136,32 @@ class MoveCall {
     if (vmas.find(page * PAGE_BYTES) === undefined) return PAGE_NOT_MAPPED;
     const pte = table.get(page);
     if ((pte & PTE_PRESENT) === 0) return PAGE_NOT_PRESENT;
+    if (isSpecial(this.mm, page, pteNumber(pte))) return PAGE_NOT_MAPPED;
     const frame = frames.headOf(pteNumber(pte));
     const here = frames.nodeOf(frame);
     if (node === undefined || here === node) return here;
     if (this.isolated.includes(frame)) return node;
-    if (frames.mapCounts[frame] > 1 && !this.all) return PAGE_SHARED;
+    if (this.isShared(frame)) return PAGE_SHARED;
     const isMovable = (frames.flags[frame] & (FRAME_PINNED | FRAME_OFFLINE)) === 0;
     if (!isMovable || !migration.isolate(frame)) return MIGRATE_BUSY;
     this.isolated.push(frame);
     this.indexes.push(index);
     return MIGRATE_BUSY;
   }
+
+  /** True for a page that another process maps too, where that matters. */
+  private isShared(frame: number): boolean {
+    let isShared = false;
+    this.mm.memory.rmap.forEach(frame, (mm) => {
+      if (mm !== this.mm.id) isShared = true;
+    });
+    return isShared && !this.all;
+  }
+}
+
+/** True for the page of zeros, and for memory of a device: not pages of the process. */
+function isSpecial(mm: MmStruct, page: number, frame: number): boolean {
+  return frame === mm.memory.zeroFrame || isDeviceMemory(mm, page);
 }
 
 function checkNode(mm: MmStruct, call: string, node: number): void {

@@ -24,12 +24,14 @@ import {
   FRAME_PINNED,
   FRAME_REFERENCED,
   FRAME_SWAP_BACKED,
+  FRAME_SWAP_CACHE,
   FRAME_UNEVICTABLE,
   FRAME_WRITEBACK,
   NO_FRAME,
 } from '../physical/frames.ts';
 import { HUGE_PAGES } from '../physical/free-lists.ts';
 import { tryToUnmap } from '../reclaim/try-to-unmap.ts';
+import { splitHugePage } from '../virtual/huge-pages.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import {
   isMigrationPte,
@@ -53,17 +55,13 @@ export const MIGRATED = 0;
 export const MIGRATE_BUSY = -16;
 /** No frame to move it to: ENOMEM. */
 export const MIGRATE_NO_MEMORY = -12;
-/** To be tried again: EAGAIN. Never the final word. */
-const AGAIN = -11;
+/** To be tried again: EAGAIN. Not the final word of `migrate`. */
+export const MIGRATE_AGAIN = -11;
+/** Of `begin`: nobody has the page any more, so there is nothing to move. */
+export const NO_TARGET = -1;
 
 /** The frame that the page in `frame` moves to, with one reference for the caller; NO_FRAME when there is none. */
 export type TargetSource = (frame: number) => number;
-
-/**
- * Brings the bytes of unmapped page `from` into `to`, and has whoever still uses `from` behind the kernel's
- * back use `to` from then on; false when that failed, and then everybody uses `from`.
- */
-export type PageCopier = (from: number, to: number) => Sim<boolean>;
 
 /** Flags that a page takes along (migrate_page_states). */
 const KEPT_FLAGS =
@@ -84,10 +82,10 @@ export class PageMigration {
    * False for a page that is on none: free, being worked on by somebody else, or marked as pinned.
    */
   isolate(frame: number): boolean {
-    const { frames, lru } = this.memory;
+    const { frames, lru, hugePool } = this.memory;
     const flags = frames.flags[frame];
-    const isHugeHead = (flags & FRAME_HUGE) !== 0 && frames.mapCounts[frame] > 0;
-    if ((flags & FRAME_PINNED) !== 0 || ((flags & FRAME_LRU) === 0 && !isHugeHead)) return false;
+    if ((flags & FRAME_LRU) === 0 || (flags & FRAME_PINNED) !== 0) return false;
+    if ((flags & FRAME_HUGE) !== 0 && hugePool.owns(frame)) return false;
     frames.get(frame);
     lru.remove(frame);
     // It goes back to the list that it came from.
@@ -99,37 +97,31 @@ export class PageMigration {
   putBack(frame: number): void {
     const { frames, lru } = this.memory;
     const flags = frames.flags[frame];
-    const isOwned = frames.mapCounts[frame] > 0 || frames.files[frame] !== 0;
-    if (isOwned && (flags & (FRAME_LRU | FRAME_HUGE)) === 0) {
+    if (frames.isOwned(frame) && (flags & (FRAME_LRU | FRAME_PINNED)) === 0) {
       lru.add(frame, (flags & FRAME_ACTIVE) !== 0);
     }
     frames.put(frame);
   }
 
   /**
-   * Moves isolated pages to frames that `target` gives, each with `copy`. Says in `status` what became of
-   * each: MIGRATED, MIGRATE_BUSY or MIGRATE_NO_MEMORY. Returns how many stayed. None is isolated afterwards.
+   * Moves isolated pages to frames that `target` gives. Says in `status` what became of each: MIGRATED,
+   * MIGRATE_BUSY or MIGRATE_NO_MEMORY. Returns how many stayed. None is isolated afterwards.
    */
-  *migrate(
-    isolated: readonly number[],
-    target: TargetSource,
-    status: Int32Array,
-    copy: PageCopier = (from, to) => this.copy(from, to),
-  ): Sim<number> {
+  *migrate(isolated: readonly number[], target: TargetSource, status: Int32Array): Sim<number> {
     const { frames, counters } = this.memory;
-    status.fill(AGAIN, 0, isolated.length);
+    status.fill(MIGRATE_AGAIN, 0, isolated.length);
     let staying = isolated.length;
     for (let pass = 0; pass < MIGRATE_PASSES; pass++) {
       const isLast = pass === MIGRATE_PASSES - 1;
       let again = 0;
       for (let i = 0; i < isolated.length; i++) {
-        if (status[i] !== AGAIN) continue;
+        if (status[i] !== MIGRATE_AGAIN) continue;
         const frame = isolated[i] as number;
         const pages = (frames.flags[frame] & FRAME_HUGE) !== 0 ? HUGE_PAGES : 1;
-        let result = yield* this.migrateOne(frame, target, copy, pass >= PASSES_WITHOUT_SLEEP);
-        if (result === AGAIN && isLast) result = MIGRATE_BUSY;
+        let result = yield* this.migrateOne(frame, target, pass >= PASSES_WITHOUT_SLEEP);
+        if (result === MIGRATE_AGAIN && isLast) result = MIGRATE_BUSY;
         status[i] = result;
-        if (result === AGAIN) again++;
+        if (result === MIGRATE_AGAIN) again++;
         else if (result === MIGRATED) {
           counters.pgmigrate_success += pages;
           staying--;
@@ -154,37 +146,48 @@ export class PageMigration {
     return isHuge ? frames.allocateHuge(node) : frames.allocate(node);
   }
 
-  /** One attempt at one page. Where it is MIGRATED the isolated reference is gone, else it is the caller's. */
-  private *migrateOne(
-    frame: number,
-    target: TargetSource,
-    copy: PageCopier,
-    mayWait: boolean,
-  ): Sim<number> {
+  /**
+   * Locks an isolated page and makes every mapping of it a migration entry; devices have let go of it, and
+   * nobody but the caller uses it. Returns the frame that it is to move to, locked and with a reference, or
+   * what became of the page: NO_TARGET when everybody has let go of it for good (the isolated reference is
+   * gone), MIGRATE_AGAIN, MIGRATE_NO_MEMORY. `mayWait`: sleep for the page lock.
+   */
+  *begin(frame: number, target: TargetSource, mayWait: boolean): Sim<number> {
     const { frames, pageLocks, timers, costs } = this.memory;
     if (!pageLocks.tryLock(frame)) {
-      if (!mayWait) return AGAIN;
+      if (!mayWait) return MIGRATE_AGAIN;
       yield* pageLocks.lock(frame);
     }
     yield costs.migratePagePs;
     if ((frames.flags[frame] & FRAME_WRITEBACK) !== 0) {
       if (mayWait) yield* timers.sleep(costs.swapLatencyPs);
       pageLocks.unlock(frame);
-      return AGAIN;
+      return MIGRATE_AGAIN;
     }
     if (frames.references[frame] === 1) {
-      // Everybody else has let go of it meanwhile: there is nothing to move.
       pageLocks.unlock(frame);
       frames.put(frame);
-      return MIGRATED;
+      return NO_TARGET;
     }
-    const to = target(frame);
+    let to = this.isInPieces(frame) ? NO_FRAME : target(frame);
+    if (to === NO_FRAME && this.split(frame)) to = target(frame);
     if (to === NO_FRAME) {
+      const isHeld = this.isInPieces(frame);
       pageLocks.unlock(frame);
-      return MIGRATE_NO_MEMORY;
+      return isHeld ? MIGRATE_AGAIN : MIGRATE_NO_MEMORY;
     }
     assert(pageLocks.tryLock(to), 'the target of a migration is locked', this.memory.node);
-    const moved = (yield* this.unmap(frame)) && this.isAlone(frame) && (yield* copy(frame, to));
+    if ((yield* this.unmap(frame)) && this.isAlone(frame)) return to;
+    this.end(frame, to, false);
+    return MIGRATE_AGAIN;
+  }
+
+  /**
+   * Ends what `begin` began: everybody finds the page in `to` if it has `moved` there, else in `frame` again.
+   * Where it moved, the isolated reference is gone, else it is the caller's.
+   */
+  end(frame: number, to: number, moved: boolean): void {
+    const { frames, pageLocks } = this.memory;
     if (moved) this.takeOver(frame, to);
     this.restore(frame, moved ? to : frame);
     pageLocks.unlock(frame);
@@ -194,7 +197,39 @@ export class PageMigration {
       this.putBack(to);
       frames.put(frame);
     }
-    return moved ? MIGRATED : AGAIN;
+  }
+
+  /** True when nobody but the page cache, notifier clients and the caller holds the page. */
+  isAlone(frame: number): boolean {
+    const { frames } = this.memory;
+    return frames.mapCounts[frame] === 0 && frames.extraReferences(frame, 1) === 0;
+  }
+
+  /** One attempt at one page. Where it is MIGRATED the isolated reference is gone, else it is the caller's. */
+  private *migrateOne(frame: number, target: TargetSource, mayWait: boolean): Sim<number> {
+    const to = yield* this.begin(frame, target, mayWait);
+    if (to < 0) return to === NO_TARGET ? MIGRATED : to;
+    const moved = yield* this.copy(frame, to);
+    this.end(frame, to, moved);
+    return moved ? MIGRATED : MIGRATE_AGAIN;
+  }
+
+  /** True for a huge page that a process maps by entries for its single pages. */
+  private isInPieces(frame: number): boolean {
+    const { frames, rmap } = this.memory;
+    if ((frames.flags[frame] & FRAME_HUGE) === 0) return false;
+    let inPieces = false;
+    rmap.forEach(frame, (mm, page) => {
+      if (this.memory.mmOf(mm).table.getHuge(page) === 0) inPieces = true;
+    });
+    return inPieces;
+  }
+
+  /** Makes single pages of a huge page, of which `frame` stays the caller's; false where that cannot be. */
+  private split(frame: number): boolean {
+    const { memory } = this;
+    if ((memory.frames.flags[frame] & FRAME_HUGE) === 0) return false;
+    return splitHugePage(memory, frame, 1);
   }
 
   private unmap(frame: number): Sim<boolean> {
@@ -203,12 +238,6 @@ export class PageMigration {
       entries.add(frame, mm.id, page);
       return makePte(frame, PTE_MIGRATION | (pte & (PTE_WRITE | PTE_DIRTY)));
     });
-  }
-
-  /** True when nobody but the page cache and the caller holds the page. */
-  private isAlone(frame: number): boolean {
-    const { frames } = this.memory;
-    return frames.mapCounts[frame] === 0 && frames.extraReferences(frame, 1) === 0;
   }
 
   /** Copies a page that nobody uses; false when somebody has found it meanwhile. */
@@ -223,10 +252,16 @@ export class PageMigration {
 
   /** Gives `to` what makes the page that page: state, origin, cgroup, its place in a file. */
   private takeOver(from: number, to: number): void {
-    const { frames, files } = this.memory;
+    const { frames, files, groups, swapCache } = this.memory;
     frames.flags[to] |= frames.flags[from] & KEPT_FLAGS;
-    frames.origins[to] = frames.origins[from];
-    frames.groups[to] = frames.groups[from];
+    const pages = (frames.flags[from] & FRAME_HUGE) !== 0 ? HUGE_PAGES : 1;
+    for (let i = 0; i < pages; i++) {
+      frames.origins[to + i] = frames.origins[from + i];
+      const group = frames.groups[from + i];
+      groups.uncharge(from + i);
+      groups.charge(to + i, group);
+    }
+    if ((frames.flags[from] & FRAME_SWAP_CACHE) !== 0) swapCache.move(from, to);
     const file = frames.files[from];
     if (file === 0) return;
     const index = frames.fileIndexes[from];

@@ -7,13 +7,14 @@
  * external references may be established", seed 000, patch 1):
  *
  * - no entry appears between the return of begin and the end of an invalidation of its page;
- * - none is left in the range when begin returns, unless a client refused, or postponed it and said so;
+ * - none is left in the range when begin returns, unless a client refused, or postponed it and said so,
+ *   or the page is exported, so that its rmap notifiers are asked afterwards;
  * - none appears before its client's registration is visible, or after its unregistration;
  * - no frame is freed that a client still maps (`checkFreed`, called by memory.ts);
  * - an invalidation that has begun ends, once.
  */
 import { assert, type Node } from '../../../transport/index.ts';
-import { type Frames, PAGE_BYTES } from '../physical/frames.ts';
+import { FRAME_EXTERNAL_RMAP, type Frames, PAGE_BYTES } from '../physical/frames.ts';
 import { type PageTable, PTE_PRESENT, pteNumber } from '../virtual/page-table.ts';
 import { ExternalEntries } from './external-entries.ts';
 import { type Invalidation, type InvalidationCause, mayWait } from './invalidation.ts';
@@ -63,10 +64,11 @@ export class ExternalReferences {
   begin(range: Invalidation): void {
     this.running.push(range);
     if (range.refused || this.entries.count === 0) return;
-    const first = Math.floor(range.start / PAGE_BYTES);
     const end = Math.ceil(range.end / PAGE_BYTES);
-    const page = this.entries.nextUsed(first, end);
-    if (page < end) this.failLeft(page, range.cause);
+    let page = this.entries.nextUsed(Math.floor(range.start / PAGE_BYTES), end);
+    for (; page < end; page = this.entries.nextUsed(page + 1, end)) {
+      this.checkLeft(page, range.cause);
+    }
   }
 
   /** It has ended. */
@@ -232,8 +234,11 @@ export class ExternalReferences {
     assert(false, `${what} (${range.cause})`, this.node);
   }
 
-  private failLeft(page: number, cause: InvalidationCause): void {
-    this.entries.forEachOf(page, (number) => {
+  private checkLeft(page: number, cause: InvalidationCause): void {
+    this.entries.forEachOf(page, (number, frame) => {
+      // Of exported pages the rmap notifiers are asked later, before the page is freed.
+      const isExported = (this.frames.flags[frame] & FRAME_EXTERNAL_RMAP) !== 0;
+      if (isExported && mayWait(cause)) return;
       const what = `${this.clientOf(number).name} still maps ${hex(page)}`;
       assert(false, `${what} when the begin of its invalidation returns (${cause})`, this.node);
     });

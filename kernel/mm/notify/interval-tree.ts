@@ -36,6 +36,11 @@ export class IntervalTree<T extends Interval> {
     return this.branches.size;
   }
 
+  /** Intervals one below the other at most. */
+  get depth(): number {
+    return depthOf(this.root);
+  }
+
   has(item: T): boolean {
     return this.branches.has(item);
   }
@@ -72,6 +77,10 @@ export class IntervalTree<T extends Interval> {
     collect(this.root, start, end, found);
     return found;
   }
+}
+
+function depthOf<T extends Interval>(at: Branch<T> | undefined): number {
+  return at === undefined ? 0 : 1 + Math.max(depthOf(at.left), depthOf(at.right));
 }
 
 function collect<T extends Interval>(

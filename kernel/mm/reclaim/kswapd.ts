@@ -56,11 +56,11 @@ export class Kswapd {
       yield* scanner.shrinkNode(node, scan);
       given += yield* shrinkers.run(priority);
       while (pageOut.inFlight >= SWAP_CLUSTER_MAX && !this.isBalanced)
-        yield* pageOut.waitForWrite();
+        yield* pageOut.waitForWrites();
       if (scan.isDone) break;
     }
     if (scan.reclaimed === 0 && pageOut.inFlight > 0 && !this.isBalanced) {
-      yield* pageOut.waitForWrite();
+      yield* pageOut.waitForWrites();
       return true;
     }
     return scan.reclaimed + given > 0;

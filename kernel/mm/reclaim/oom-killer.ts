@@ -11,8 +11,9 @@
  */
 import { Failure } from '../../../transport/index.ts';
 import type { Sim } from '../../sched/completion.ts';
+import { endMm } from '../calls/process-calls.ts';
 import type { Memory } from '../memory.ts';
-import { CAUSE_RELEASE, CAUSE_UNMAP } from '../notify/invalidation.ts';
+import { CAUSE_UNMAP } from '../notify/invalidation.ts';
 import { zapRange } from '../page-range.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
@@ -35,6 +36,8 @@ export interface OomKill {
   readonly residentPages: number;
   readonly swapPages: number;
   readonly tablePages: number;
+  /** NUMA nodes that reclaim had given up. */
+  readonly nodesUnreclaimable: number;
   readonly reason: string;
 }
 
@@ -68,8 +71,16 @@ export class OomKiller {
       `swap ${swapPages * 4} kB, page tables ${tablePages * 4} kB, pinned ${victim.pinnedPages * 4} kB; ` +
       this.situation();
     const { name } = victim;
-    const atPs = memory.node.now;
-    this.kills.push({ process: name, group, atPs, residentPages, swapPages, tablePages, reason });
+    this.kills.push({
+      process: name,
+      group,
+      atPs: memory.node.now,
+      residentPages,
+      swapPages,
+      tablePages,
+      nodesUnreclaimable: this.nodesUnreclaimable,
+      reason,
+    });
     memory.counters.oom_kill++;
     if (group !== ROOT_GROUP) memory.groups.group(group).oomKills++;
     victim.killed = new ProcessKilled(name, reason);
@@ -84,6 +95,11 @@ export class OomKiller {
     return pages + (mm.oomScoreAdj * (frames.count + swap.slotCount)) / 1000;
   }
 
+  /** True while the memory of a victim is on its way back. */
+  isReaping(mm: MmStruct): boolean {
+    return this.dying.includes(mm);
+  }
+
   private choose(group: number): MmStruct | undefined {
     let victim: MmStruct | undefined;
     let most = Number.NEGATIVE_INFINITY;
@@ -91,10 +107,8 @@ export class OomKiller {
       if (mm === undefined || !mm.alive || mm.killed !== undefined) continue;
       if (mm.oomScoreAdj === OOM_SCORE_ADJ_MIN) continue;
       if (group !== ROOT_GROUP && mm.group !== group) continue;
-      // A process that has nothing is no use.
-      if (mm.table.presentPages === 0 && mm.table.tablePages === 0) continue;
       const points = this.badness(mm);
-      if (points <= most) continue;
+      if (points < most) continue;
       most = points;
       victim = mm;
     }
@@ -117,19 +131,7 @@ export class OomKiller {
     }
     this.forget(mm);
     if (mm.endProcess !== undefined) yield* mm.endProcess();
-    else yield* this.exitMmap(mm);
-  }
-
-  /** The end of an address space that no process object looks after. */
-  private *exitMmap(mm: MmStruct): Sim<void> {
-    yield* mm.notifiers.release();
-    yield* mm.lock.lockWrite();
-    for (const { start, end } of [...mm.vmas.list()]) {
-      yield* zapRange(mm, start, end, CAUSE_RELEASE);
-      mm.vmas.remove(start, end);
-    }
-    mm.alive = false;
-    mm.lock.unlockWrite();
+    else yield* endMm(mm);
   }
 
   /** Its memory is back, or it is not going to come back: others may be killed. */
@@ -145,6 +147,10 @@ export class OomKiller {
       });
     }
     return pages;
+  }
+
+  private get nodesUnreclaimable(): number {
+    return this.memory.nodes.filter((node) => node.allUnreclaimable).length;
   }
 
   private panic(group: number): Failure {
@@ -164,11 +170,10 @@ export class OomKiller {
     let [reserved, pinned] = [0, 0];
     for (const { watermarks } of nodes) reserved += watermarks.min;
     for (let frame = 0; frame < frames.count; frame++) if (frames.pinCounts[frame] > 0) pinned++;
-    const given = nodes.filter((node) => node.allUnreclaimable).length;
     return (
       `${frames.count} page frames, ${frames.freeCount} free (${reserved} reserved), ${pinned} pinned; ` +
       `${swap.slotCount - swap.usedSlots} of ${swap.slotCount} swap slots free; ` +
-      `${given} of ${nodes.length} nodes all_unreclaimable`
+      `${this.nodesUnreclaimable} of ${nodes.length} nodes all_unreclaimable`
     );
   }
 }

@@ -25,7 +25,7 @@ import {
 import { makePte, PTE_DIRTY, PTE_SWAP } from '../virtual/page-table.ts';
 import { Flusher } from './flusher.ts';
 import { PageAge } from './page-age.ts';
-import type { ScanControl } from './scan-control.ts';
+import { type ScanControl, SWAP_CLUSTER_MAX } from './scan-control.ts';
 import { NO_SLOT } from './swap.ts';
 import { KEEP_ENTRY, tryToUnmap } from './try-to-unmap.ts';
 
@@ -58,9 +58,10 @@ export class PageOut {
     return this.memory.swapCache.writesInFlight + this.flusher.pending;
   }
 
-  /** Sleeps until one of them is written. */
-  *waitForWrite(): Sim<void> {
-    if (this.memory.swapCache.writesInFlight > 0) yield* this.memory.swapCache.waitForWrite();
+  /** Sleeps until a batch of them is written (VMSCAN_THROTTLE_WRITEBACK). */
+  *waitForWrites(): Sim<void> {
+    const { swapCache } = this.memory;
+    if (swapCache.writesInFlight > 0) yield* swapCache.waitForWrites(SWAP_CLUSTER_MAX);
     else yield* this.flusher.wait();
   }
 

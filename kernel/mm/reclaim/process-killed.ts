@@ -5,6 +5,7 @@
  * runs beside others is caught by whoever started it.
  */
 import { Failure } from '../../../transport/index.ts';
+import type { Sim } from '../../sched/completion.ts';
 
 export class ProcessKilled extends Failure {
   readonly signal = 'SIGKILL';
@@ -17,4 +18,15 @@ export class ProcessKilled extends Failure {
     super('E_OPERATION', reason, process, 'more memory or swap, fewer pinned pages, or less work');
     this.name = 'ProcessKilled';
   }
+}
+
+/** Runs a program that may be killed; returns what ended it, or undefined when it came to its own end. */
+export function* untilKilled(program: Sim<unknown>): Sim<ProcessKilled | undefined> {
+  try {
+    yield* program;
+  } catch (error) {
+    if (error instanceof ProcessKilled) return error;
+    throw error;
+  }
+  return undefined;
 }

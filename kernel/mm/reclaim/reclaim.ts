@@ -85,7 +85,11 @@ export class Reclaim {
     for (;;) {
       const frame = this.tryAllocate(mm);
       if (frame >= 0) return frame;
-      if (mm.killed !== undefined) throw mm.killed;
+      if (mm.killed !== undefined) {
+        if (!this.memory.oom.isReaping(mm)) throw mm.killed;
+        yield* timers.sleep(costs.reclaimThrottlePs);
+        continue;
+      }
       const thread = scheduler.current as Thread;
       if (this.reclaimers.has(thread)) {
         // Whoever reclaims must not reclaim in turn; others are giving memory back.
@@ -127,6 +131,34 @@ export class Reclaim {
       return head;
     }
     return NO_FRAME;
+  }
+
+  /**
+   * Frees about `target` pages whether memory is short or not (memory.reclaim of cgroup v2), in group
+   * `group` only if it is given; returns how many it freed.
+   */
+  *shrink(target: number, group = ALL_GROUPS): Sim<number> {
+    const { nodes, scheduler } = this.memory;
+    const thread = scheduler.current as Thread;
+    const scan = new ScanControl(target, group, false);
+    this.reclaimers.add(thread);
+    try {
+      for (let priority = DEF_PRIORITY; priority >= 0; priority--) {
+        scan.priority = priority;
+        for (const node of nodes) if (!scan.isDone) yield* this.scanner.shrinkNode(node, scan);
+        while (!scan.isDone && scan.reclaimed + this.pageOut.inFlight >= target) {
+          yield* this.pageOut.waitForWrites();
+          for (const node of nodes) yield* this.scanner.shrinkNode(node, scan);
+        }
+      }
+      while (!scan.isDone && this.pageOut.inFlight > 0) {
+        yield* this.pageOut.waitForWrites();
+        for (const node of nodes) yield* this.scanner.shrinkNode(node, scan);
+      }
+    } finally {
+      this.reclaimers.delete(thread);
+    }
+    return scan.reclaimed;
   }
 
   /** True while no node is worth scanning. */
@@ -177,12 +209,12 @@ export class Reclaim {
         scan.priority = priority;
         yield* this.scanNodes(mm, scan);
         given += yield* this.shrinkers.run(priority);
-        if (this.pageOut.inFlight >= SWAP_CLUSTER_MAX) yield* this.pageOut.waitForWrite();
+        if (this.pageOut.inFlight >= SWAP_CLUSTER_MAX) yield* this.pageOut.waitForWrites();
         if (scan.reclaimed + given > 0 && this.hasRoom(mm)) break;
       }
       let freed = scan.reclaimed + given;
       if (freed === 0 && this.pageOut.inFlight > 0) {
-        yield* this.pageOut.waitForWrite();
+        yield* this.pageOut.waitForWrites();
         freed = this.hasRoom(mm) ? 1 : 0;
         if (freed === 0) {
           scan.priority = 0;

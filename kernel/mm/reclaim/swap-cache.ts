@@ -36,7 +36,9 @@ export class SwapCache {
   /** Writes on their way, oldest first: slot, frame and when it is over; done ones are cut off in bulk. */
   private writes: { slot: number; frame: number; donePs: TimePs }[] = [];
   private firstWrite = 0;
-  private writeOver = new Completion<void>('a page to be on the swap device');
+  /** Writes that are over, and who waits for how many. */
+  private written = 0;
+  private readonly writeWaiters: { count: number; over: Completion<void> }[] = [];
   /** Frames that read-ahead brought in and nobody has asked for yet, 1 for each. */
   private readonly ahead: Uint8Array;
   private readAheadHits = 0;
@@ -125,9 +127,13 @@ export class SwapCache {
     if (this.writesInFlight === 1) timers.after(donePs - node.now, () => this.endWrites());
   }
 
-  /** Sleeps until the next write is over; returns at once when none is under way. */
-  *waitForWrite(): Sim<void> {
-    if (this.writesInFlight > 0) yield this.writeOver;
+  /** Sleeps until `count` more writes are over, or all that are under way. */
+  *waitForWrites(count: number): Sim<void> {
+    const wanted = Math.min(count, this.writesInFlight);
+    if (wanted === 0) return;
+    const over = new Completion<void>('pages to be on the swap device');
+    this.writeWaiters.push({ count: this.written + wanted, over });
+    yield over;
   }
 
   /**
@@ -236,6 +242,7 @@ export class SwapCache {
       const { slot, frame, donePs } = this.writes[this.firstWrite];
       if (donePs > node.now) break;
       this.firstWrite++;
+      this.written++;
       // The page may have left the cache, and been written again since.
       if (this.slots[frame] !== slot || swap.writtenAt(slot) !== donePs) continue;
       const isWanted = (frames.flags[frame] & FRAME_RECLAIM) !== 0;
@@ -251,8 +258,12 @@ export class SwapCache {
     } else {
       timers.after(this.writes[this.firstWrite].donePs - node.now, () => this.endWrites());
     }
-    const over = this.writeOver;
-    this.writeOver = new Completion<void>('a page to be on the swap device');
-    over.resolve();
+    while (this.writeWaiters.length > 0) {
+      // Those who came later may wait for less.
+      const at = this.writeWaiters.findIndex(({ count }) => count <= this.written);
+      if (at < 0) break;
+      const [waiter] = this.writeWaiters.splice(at, 1);
+      waiter.over.resolve();
+    }
   }
 }

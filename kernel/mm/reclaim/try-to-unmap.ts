@@ -74,6 +74,8 @@ export function* tryToUnmap(
     yield* notifiers.end(range);
     if (isMapped && entry === KEEP_ENTRY) return false;
   }
+  // Seed 000, patch 5: whoever has a reverse map of its own comes last, and may sleep.
+  yield* memory.rmapNotifiers.invalidatePage(frame, cause);
   return true;
 }
 
