@@ -51,6 +51,8 @@ export interface HostCosts {
 
   /** Copying one page by the CPU: copy on write, migration. */
   readonly copyPagePs: TimePs;
+  /** Reclaim making 512 pages of a huge page. */
+  readonly hugeSplitPs: TimePs;
   /** Fault that a huge page answers, zeroing 2 MiB included. */
   readonly hugeFaultPs: TimePs;
   /** Mapping one page that is in the page cache already, next to one that was faulted. */
@@ -107,6 +109,8 @@ export interface HostCosts {
 
   /** Shortest wait for everybody who may be walking a list of notifiers; not CPU time. */
   readonly gracePeriodPs: TimePs;
+  /** A callback of a skeleton driver: its lock taken and released, the list looked up. */
+  readonly skeletonCallPs: TimePs;
   /** What a skeleton driver needs to zap or insert one page of its list. */
   readonly skeletonPagePs: TimePs;
 
@@ -151,6 +155,7 @@ export const defaultHostCosts: HostCosts = {
   scanFramePs: 5 * NS, // assumed: a struct page in sequence
   copyPagePs: 400 * NS, // assumed: 10 GB/s, as fillPagePs
 
+  hugeSplitPs: 20 * US, // assumed: 512 entries and struct pages
   hugeFaultPs: 100 * US, // assumed: clearing 2 MiB at 20 GB/s
   faultAroundPs: 30 * NS, // assumed
   forkEntryPs: 20 * NS, // assumed: of the order of 10 ms per GiB
@@ -188,6 +193,7 @@ export const defaultHostCosts: HostCosts = {
   pollPs: 50 * NS, // assumed
 
   gracePeriodPs: 4 * MS, // assumed: one tick at HZ=250; RCU waits for every CPU to pass one, or to switch
+  skeletonCallPs: 100 * NS, // assumed: two atomic operations and a cache miss
   skeletonPagePs: 50 * NS, // assumed: a few cache misses, as unmapPagePs
 
   memoryLoadPs: 1 * NS, // assumed

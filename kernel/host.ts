@@ -102,6 +102,7 @@ export class Host implements FrameHandler {
     const { events, mm } = this;
     const device = new Device(bus, commands, events, costs, traits, mm, config.verify);
     this.device = device;
+    this.ram.hotplug.addHolder(device.regions);
     if (traits.fixedRegions) this.memoryNotifiers.register(fixedRegionsNotifier);
     const { frames, rmap } = this.ram;
     this.memory = new HostMemory(bus, frames, rmap, device.log, costs.dmaReadPs);
@@ -247,7 +248,8 @@ export class Host implements FrameHandler {
 
   /** Lets go of the bytes of all memory, so that a pool shared with others can be checked empty. */
   dispose(): void {
-    const { frames, swap } = this.ram;
+    const { frames, swap, files } = this.ram;
+    files.dispose();
     for (let frame = 0; frame < frames.count; frame++) frames.content.setZero(frame);
     for (let slot = 0; slot < swap.slotCount; slot++) swap.content.setZero(slot);
   }

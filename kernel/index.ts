@@ -2,6 +2,7 @@
  * kernel: the host. What harness and tests may use of it.
  */
 
+export { Gru } from './clients/gru.ts';
 export { ALL_ENTRIES, type InvalidationSource, NoSource } from './clients/invalidation-source.ts';
 export { HooksSource } from './clients/invalidation-source-hooks.ts';
 export { type PerfReading, PerfSource } from './clients/invalidation-source-perf.ts';
@@ -15,6 +16,13 @@ export {
   RegistrationCache,
   type ReleasePolicy,
 } from './clients/registration-cache.ts';
+export {
+  POPULATE_EAGAIN,
+  POPULATE_EFAULT,
+  type Skeleton,
+} from './clients/skeleton.ts';
+export { SkeletonV6 } from './clients/skeleton-v6.ts';
+export { SkeletonV7 } from './clients/skeleton-v7.ts';
 export { Ummunotify } from './clients/ummunotify.ts';
 export { VerbsRegistrar } from './clients/verbs-registrar.ts';
 export type { HostConfig } from './config.ts';
@@ -45,7 +53,30 @@ export {
   MemoryNotifiers,
   type MemoryVeto,
 } from './memory-notifier.ts';
-export { type AddressSpace, MAP_POPULATE } from './mm/address-space.ts';
+export {
+  type AddressSpace,
+  MAP_HUGETLB,
+  MAP_POPULATE,
+  MAP_SHARED,
+} from './mm/address-space.ts';
+export { MADV_DONTNEED, MADV_FREE, MADV_REMOVE } from './mm/calls/advice.ts';
+export type { MappedFile } from './mm/files/mapped-file.ts';
+export { movePages } from './mm/migrate/move-pages.ts';
+export type { IntervalOps } from './mm/notify/interval-notifier.ts';
+export {
+  CAUSE_CLEAR,
+  CAUSE_COW,
+  CAUSE_MIGRATE,
+  CAUSE_MOVE,
+  CAUSE_PROTECTION,
+  CAUSE_RELEASE,
+  CAUSE_SWAP,
+  CAUSE_UNMAP,
+  type Invalidation,
+  type InvalidationCause,
+} from './mm/notify/invalidation.ts';
+export type { MmuNotifier } from './mm/notify/mmu-notifiers.ts';
+export type { RmapNotifier } from './mm/notify/rmap-notifier.ts';
 export { PAGE_BYTES } from './mm/physical/frames.ts';
 export { ProcessKilled, untilKilled } from './mm/reclaim/process-killed.ts';
 export { PROT_EXEC, PROT_READ, PROT_WRITE, type Vma } from './mm/virtual/vma.ts';
@@ -54,6 +85,7 @@ export type { HostReport, RegionReport } from './report.ts';
 export { Completion, type Sim, wait } from './sched/completion.ts';
 export { Mutex } from './sched/mutex.ts';
 export type { Scheduler, Thread } from './sched/scheduler.ts';
+export { SpinLock } from './sched/spin-lock.ts';
 export type { RegionCounters } from './umem/counters.ts';
 export {
   batchingPolicy,

@@ -20,6 +20,15 @@ export class HostProcess {
     readonly verbs: Verbs,
   ) {}
 
+  /**
+   * Starts another program: it has fresh, empty memory, and the device is closed (O_CLOEXEC), so that it
+   * has to register and connect anew.
+   */
+  *exec(): Sim<void> {
+    yield* this.mm.exec();
+    yield* this.verbs.close();
+  }
+
   /** Ends the process; returns when nothing of it is left in memory or in the adapter. */
   *exit(): Sim<void> {
     if (!this.isAlive) return;

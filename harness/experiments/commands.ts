@@ -9,6 +9,7 @@ import { prepareOutput, writeOutput } from '../stats/output.ts';
 import type { Experiment } from './experiment.ts';
 import { experiments } from './registry.ts';
 import { renderExperiment, renderRows, toCsv } from './report.ts';
+import { runSeeded } from './seeded.ts';
 import { type SystemRow, systemRows } from './systems.ts';
 
 export interface ExperimentOptions {
@@ -26,7 +27,7 @@ export async function experiment(
   if (name === undefined) return listExperiments(options.json ?? false);
   const chosen = find(name);
   if (options.out !== undefined) await prepareOutput(options.out);
-  const result = chosen.run(options.seed);
+  const result = runSeeded(chosen, options.seed);
   if (options.out !== undefined) {
     const files: Record<string, string> = {
       [`${name}.csv`]: toCsv(result),

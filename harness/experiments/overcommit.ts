@@ -34,7 +34,7 @@ type Memory = 'pinned' | 'on demand';
 
 interface Start {
   readonly hasStarted: boolean;
-  readonly pinnedMib: number;
+  readonly residentPeakMib: number;
   readonly residentMib: number;
   readonly swappedMib: number;
   readonly why: string;
@@ -61,7 +61,7 @@ function startMachines(memory: Memory, seed: number): Start[] {
         );
         starts.push({
           hasStarted: killed === undefined && refusal === '',
-          pinnedMib: round(machine.mm.pinnedPeakBytes),
+          residentPeakMib: round(machine.mm.residentPeakBytes),
           residentMib: round(machine.mm.residentBytes),
           swappedMib: round(host.ram.swap.usedSlots * PAGE_BYTES),
           why: killed === undefined ? refusal : killed.reason.replace(/:.*/, ''),
@@ -102,7 +102,7 @@ function run(seed: number): ExperimentResult {
   let ok = true;
   for (const memory of ['pinned', 'on demand'] as const) {
     const starts = startMachines(memory, seed);
-    starts.forEach(({ hasStarted, pinnedMib, residentMib, swappedMib, why }, i) => {
+    starts.forEach(({ hasStarted, residentPeakMib, residentMib, swappedMib, why }, i) => {
       const published = PUBLISHED[memory][i] === true;
       if (hasStarted !== published) ok = false;
       rows.push([
@@ -110,7 +110,7 @@ function run(seed: number): ExperimentResult {
         i + 1,
         hasStarted ? 'starts' : 'does not start',
         published ? 'starts' : 'cannot start',
-        pinnedMib,
+        residentPeakMib,
         residentMib,
         swappedMib,
         why,
@@ -125,7 +125,7 @@ function run(seed: number): ExperimentResult {
       'machine',
       'modelled',
       'published',
-      'pinned_peak_mib',
+      'resident_peak_mib',
       'resident_mib',
       'swapped_mib',
       'why_not',

@@ -3,6 +3,7 @@
  * each: `faultline systems`.
  */
 import { experiments } from './registry.ts';
+import { runSeeded } from './seeded.ts';
 
 /** One system with the command that shows it and what it has just computed. */
 export interface SystemRow {
@@ -21,7 +22,7 @@ export function* systemRows(seed: number): Generator<SystemRow> {
       experiments.find(({ systems }) => systems[0] === id) ??
       experiments.find(({ systems }) => systems.includes(id));
     if (shown === undefined) continue;
-    const { result, ok } = shown.run(seed);
+    const { result, ok } = runSeeded(shown, seed);
     const seedFlag = seed === 1 ? '' : ` --seed ${seed}`;
     yield { id, command: `faultline experiment ${shown.name}${seedFlag}`, result, ok };
   }

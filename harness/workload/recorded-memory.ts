@@ -13,16 +13,15 @@ import { PAGE_BYTES, pageRange } from './layout.ts';
 import { RecordedFiles } from './recorded-files.ts';
 import { mappingAt } from './registrations.ts';
 
-/** MAP_* and MADV_* of Linux. */
+/** MAP_* of Linux. */
 const MAP_SHARED = 0x1;
 const MAP_GROWSDOWN = 0x100;
-const MADV_DONTNEED = 4;
 
 /** Called before [address, address + length) is unmapped, moved or emptied; returns when it may be. */
 export type BeforeUnmap = (address: number, length: number) => Sim<void>;
 
 /** The calls that take memory away, as libc offers them: AddressSpace itself, or hooks around it. */
-export type LibcCalls = Pick<AddressSpace, 'mmap' | 'munmap' | 'mremap' | 'brk'>;
+export type LibcCalls = Pick<AddressSpace, 'mmap' | 'munmap' | 'mremap' | 'brk' | 'madvise'>;
 
 export class RecordedMemory {
   private heapEnd: number;
@@ -79,9 +78,8 @@ export class RecordedMemory {
       case 'brk':
         return yield* this.moveBreak(event.end);
       case 'madvise':
-        if (event.advice !== MADV_DONTNEED) return;
         yield* this.beforeUnmap(event.address, event.length);
-        return yield* this.mm.madviseDontneed(event.address, event.length);
+        return yield* this.libc.madvise(event.address, event.length, event.advice);
       case 'mprotect':
         return yield* mm.mprotect(event.address, event.length, event.prot);
       case 'pf':

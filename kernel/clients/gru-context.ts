@@ -90,7 +90,7 @@ export class GruContext {
     this.frames[place] = frame;
     this.writable[place] = write ? 1 : 0;
     this.places.set(page, place);
-    this.gru.mm.notifiers.references.insert(this.gru, page, frame);
+    this.gru.notifiers.references.insert(this.gru, page, frame);
   }
 
   private dropPage(page: number): void {
@@ -98,7 +98,7 @@ export class GruContext {
     if (place === undefined) return;
     this.places.delete(page);
     this.pages[place] = EMPTY;
-    this.gru.mm.notifiers.references.drop(this.gru, page, this.frames[place]);
+    this.gru.notifiers.references.drop(this.gru, page, this.frames[place]);
   }
 
   private *walk(

@@ -18,7 +18,7 @@ import { NS, type TimePs, US } from '../../transport/index.ts';
 import { SystemCallError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import type { Invalidation, InvalidationCause } from '../mm/notify/invalidation.ts';
-import type { MmuNotifier } from '../mm/notify/mmu-notifiers.ts';
+import type { MmuNotifier, MmuNotifiers } from '../mm/notify/mmu-notifiers.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { PTE_DIRTY } from '../mm/virtual/page-table.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
@@ -97,10 +97,14 @@ export class Gru implements MmuNotifier {
   private inactive = new Completion<void>('the end of an invalidation');
   private alive = true;
 
+  /** Those of the program that opened the device: exec gives the process others. */
+  readonly notifiers: MmuNotifiers;
+
   private constructor(
     readonly mm: AddressSpace,
     { name = 'gru', tlbEntries = 64, costs = defaultGruCosts }: GruPlan,
   ) {
+    this.notifiers = mm.notifiers;
     this.name = name;
     this.tlbEntries = tlbEntries;
     this.costs = costs;
@@ -109,7 +113,7 @@ export class Gru implements MmuNotifier {
   /** Opens the device for process `mm`: registers its notifier. */
   static *open(mm: AddressSpace, plan: GruPlan = {}): Sim<Gru> {
     const gru = new Gru(mm, plan);
-    yield* mm.notifiers.attach(gru);
+    yield* gru.notifiers.attach(gru);
     return gru;
   }
 
@@ -122,7 +126,7 @@ export class Gru implements MmuNotifier {
 
   /** Closes the device, once: empties all TLBs and unregisters. */
   *close(): Sim<void> {
-    yield* this.mm.notifiers.detach(this);
+    yield* this.notifiers.detach(this);
   }
 
   /**

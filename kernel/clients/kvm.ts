@@ -20,7 +20,7 @@ import { NS, type TimePs, US } from '../../transport/index.ts';
 import { SystemCallError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import type { Invalidation, InvalidationCause } from '../mm/notify/invalidation.ts';
-import type { MmuNotifier } from '../mm/notify/mmu-notifiers.ts';
+import type { MmuNotifier, MmuNotifiers } from '../mm/notify/mmu-notifiers.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
 import { SpinLock } from '../sched/spin-lock.ts';
@@ -122,10 +122,14 @@ export class Kvm implements MmuNotifier {
   private dropped = new Int32Array(512);
   private droppedPages = new Float64Array(512);
 
+  /** Those of the program that made the machine: exec gives the process others. */
+  private readonly notifiers: MmuNotifiers;
+
   private constructor(
     readonly mm: AddressSpace,
     { name = 'kvm', batchPages = 512, costs = defaultKvmCosts }: KvmPlan,
   ) {
+    this.notifiers = mm.notifiers;
     this.name = name;
     this.costs = costs;
     this.batchPages = batchPages;
@@ -135,7 +139,7 @@ export class Kvm implements MmuNotifier {
   /** A virtual machine in process `mm` (KVM_CREATE_VM): registers its notifier. */
   static *create(mm: AddressSpace, plan: KvmPlan = {}): Sim<Kvm> {
     const kvm = new Kvm(mm, plan);
-    yield* mm.notifiers.attach(kvm);
+    yield* kvm.notifiers.attach(kvm);
     return kvm;
   }
 
@@ -185,7 +189,7 @@ export class Kvm implements MmuNotifier {
 
   /** Ends the machine, once: drops everything and unregisters. */
   *destroy(): Sim<void> {
-    yield* this.mm.notifiers.detach(this);
+    yield* this.notifiers.detach(this);
   }
 
   /** The frame that guest space `space` may access at `page`, or -1 where its shadow table says nothing. */
@@ -243,18 +247,22 @@ export class Kvm implements MmuNotifier {
   }
 
   *agePage(address: number): Sim<boolean> {
+    const { costs, lock } = this;
     const page = address / PAGE_BYTES;
     let young = false;
-    yield this.costs.rmapPagePs;
+    yield* lock.lock();
+    yield costs.lockPs + costs.slotLookupPs;
+    const { flags, next } = this.entries;
     for (const slot of this.slots) {
       const index = page - slot.address / PAGE_BYTES;
       if (index < 0 || index >= slot.pageCount) continue;
-      const { flags, next } = this.entries;
+      yield costs.rmapPagePs;
       for (let spte = slot.chains[index]; spte !== NO_SPTE; spte = next[spte]) {
         if (flags[spte] & SPTE_ACCESSED) young = true;
         flags[spte] &= ~SPTE_ACCESSED;
       }
     }
+    lock.unlock();
     return young;
   }
 
@@ -315,7 +323,7 @@ export class Kvm implements MmuNotifier {
     slot.chains[index] = entries.add(frame, flags, space, page, slot.chains[index]);
     shadow.set(page, slot.chains[index]);
     frames.giveToClient(frame);
-    mm.notifiers.references.insert(this, virtualPage, frame);
+    this.notifiers.references.insert(this, virtualPage, frame);
   }
 
   /** Drops the entries of the pages of the process in [start, end). */
@@ -373,7 +381,7 @@ export class Kvm implements MmuNotifier {
   }
 
   private letGo(virtualPage: number, frame: number): void {
-    this.mm.notifiers.references.drop(this, virtualPage, frame);
+    this.notifiers.references.drop(this, virtualPage, frame);
     this.mm.memory.frames.putFromClient(frame);
   }
 

@@ -17,6 +17,7 @@ import type { AddressSpace } from '../mm/address-space.ts';
 import type { Invalidation } from '../mm/notify/invalidation.ts';
 import type { MmuNotifier } from '../mm/notify/mmu-notifiers.ts';
 import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
+import type { MmStruct } from '../mm/virtual/mm-struct.ts';
 import { Completion, type Sim, wait } from '../sched/completion.ts';
 import { RwLock } from '../sched/rw-lock.ts';
 import { Grants } from './grants.ts';
@@ -71,6 +72,8 @@ export class SharedSegment implements MmuNotifier {
   private sequence = 0;
   private recalled = new Completion<void>('the end of a recall');
   private readonly lock: RwLock;
+  /** What the owner was when it made the segment: exec gives the process other memory. */
+  private readonly state: MmStruct;
 
   private constructor(
     readonly mm: AddressSpace,
@@ -79,6 +82,7 @@ export class SharedSegment implements MmuNotifier {
     readonly pageCount: number,
     private readonly costs: SegmentCosts,
   ) {
+    this.state = mm.state;
     this.firstPage = address / PAGE_BYTES;
     this.lock = new RwLock(`segment ${name}`);
   }
@@ -92,18 +96,18 @@ export class SharedSegment implements MmuNotifier {
     costs: SegmentCosts = defaultSegmentCosts,
   ): Sim<SharedSegment> {
     const segment = new SharedSegment(mm, name, address, Math.ceil(length / PAGE_BYTES), costs);
-    yield* mm.notifiers.attach(segment);
+    yield* segment.state.notifiers.attach(segment);
     return segment;
   }
 
   /** Ends the segment, once: takes everything back from everybody. */
   *destroy(): Sim<void> {
-    yield* this.mm.notifiers.detach(this);
+    yield* this.state.notifiers.detach(this);
   }
 
   /** An empty table for a new sharer. */
   newGrants(): Grants {
-    return new Grants(this.mm.state, this, this.firstPage, this.pageCount);
+    return new Grants(this.state, this, this.firstPage, this.pageCount);
   }
 
   addSharer(sharer: Sharer): void {
@@ -133,7 +137,7 @@ export class SharedSegment implements MmuNotifier {
         yield this.recalled;
       }
       if (!this.mayShare(sharer)) return GRANT_GONE;
-      const vma = mm.state.vmas.find(page * PAGE_BYTES);
+      const vma = this.state.vmas.find(page * PAGE_BYTES);
       if (vma === undefined || vma.file !== undefined) return GRANT_FAULT;
       const { sequence } = this;
       const frame = yield* mm.pages.get(page, write);

@@ -76,6 +76,7 @@ export abstract class Skeleton implements MmuNotifier {
 
   *invalidateRangeEnd(_range: Invalidation): Sim<void> {
     yield* this.lock.lock();
+    yield this.mm.memory.costs.skeletonCallPs;
     this.invalidates--;
     this.lock.unlock();
   }
@@ -103,7 +104,8 @@ export abstract class Skeleton implements MmuNotifier {
         if (page >= first && page < last) this.zapPage(page, entry);
       }
     }
-    yield (this.zapped - before) * this.mm.memory.costs.skeletonPagePs;
+    const { skeletonCallPs, skeletonPagePs } = this.mm.memory.costs;
+    yield skeletonCallPs + (this.zapped - before) * skeletonPagePs;
     this.lock.unlock();
   }
 

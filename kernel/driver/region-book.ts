@@ -30,6 +30,14 @@ export class RegionBook {
     return this.byKey.get(key);
   }
 
+  /** Which region has pinned a frame, in words; undefined where none has. */
+  holderOf(frame: number): string | undefined {
+    for (const { pinned, mrn, mm } of this.all) {
+      if (pinned?.holds(frame)) return `memory region ${mrn} of ${mm.name}`;
+    }
+    return undefined;
+  }
+
   /** The region is to be found by its key from now on. */
   add(region: MemoryRegion): void {
     this.byKey.set(region.lkey, region);

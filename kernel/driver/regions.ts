@@ -22,9 +22,10 @@ import {
 } from '../../transport/index.ts';
 import { VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
+import { VM_HUGETLB } from '../mm/virtual/vma.ts';
 import type { Sim } from '../sched/completion.ts';
 import { CHILD_SHIFT, type ChildKey, ImplicitUmem } from '../umem/implicit.ts';
-import { OdpUmem } from '../umem/odp.ts';
+import { OdpUmem, ownerOf } from '../umem/odp.ts';
 import { PinnedUmem } from '../umem/pinned.ts';
 import { PostponedUmem } from '../umem/postponed.ts';
 import type { Device } from './device.ts';
@@ -70,7 +71,7 @@ export class Regions {
     const bytes = isImplicit ? ADDRESS_LIMIT : length;
     checkRange('reg_mr', address, bytes);
     checkAccess('reg_mr', access);
-    if (isOnDemand) this.checkOnDemand(access, isImplicit);
+    if (isOnDemand) this.checkOnDemand(address, bytes, access, isImplicit);
     const region = new MemoryRegion(regions.nextMrn(), this.mm, pd, address, bytes, access);
     if (isImplicit) yield* this.enterImplicit(region);
     else if (isOnDemand) yield* this.enterOnDemand(region);
@@ -159,14 +160,25 @@ export class Regions {
     this.registrationPs += bus.node.now - start;
   }
 
-  private checkOnDemand(access: number, isImplicit: boolean): void {
+  private checkOnDemand(
+    address: number,
+    length: number,
+    access: number,
+    isImplicit: boolean,
+  ): void {
     if (this.device.traits.fixedRegions) {
       throw new VerbsError('EOPNOTSUPP', 'reg_mr', `memory on demand: ${FIXED_REGIONS}`);
     }
     if ((access & ACCESS_HUGETLB) === 0) return;
-    // mlx5 refuses the first; of the second the model has no mappings that it could be about.
-    const what = isImplicit ? 'an implicit region' : 'a region that is no mapping of huge pages';
-    throw new VerbsError('EINVAL', 'reg_mr', `IBV_ACCESS_HUGETLB with ${what}`);
+    // mlx5 refuses it for implicit regions, and ib_umem_odp_get where the mapping is no such one.
+    if (isImplicit) {
+      throw new VerbsError('EINVAL', 'reg_mr', 'IBV_ACCESS_HUGETLB of an implicit region');
+    }
+    const vma = this.mm.mappings().find(({ start, end }) => start <= address && address < end);
+    const isHuge = vma !== undefined && (vma.flags & VM_HUGETLB) !== 0;
+    if (isHuge && address + length <= vma.end) return;
+    const detail = 'IBV_ACCESS_HUGETLB of what is not one mapping of huge pages';
+    throw new VerbsError('EINVAL', 'reg_mr', detail);
   }
 
   private *enterPinned(region: MemoryRegion): Sim<void> {
@@ -193,7 +205,7 @@ export class Regions {
     const { postponed } = this.device.traits;
     const umem = postponed
       ? yield* PostponedUmem.create(this.mm, region, writable, table, postponed)
-      : new OdpUmem(this.mm, address, length, writable, counters, table);
+      : new OdpUmem(ownerOf(this.mm), address, length, writable, counters, table);
     region.odp = umem;
     yield* umem.snapshot();
   }
@@ -206,7 +218,7 @@ export class Regions {
     const keys = {
       create: (address: number, length: number) => this.createChild(region, address, length),
     };
-    region.odp = new ImplicitUmem(this.mm, writable, region.counters, table, keys);
+    region.odp = new ImplicitUmem(ownerOf(this.mm), writable, region.counters, table, keys);
   }
 
   private *createKey(region: MemoryRegion, table: RegionTable, kind: number): Sim<void> {

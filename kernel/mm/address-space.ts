@@ -97,12 +97,7 @@ export class AddressSpace {
    * @throws SystemCallError EFAULT (not mapped as a whole), EINVAL (ranges, or old and new range of a move
    * overlap), ENOMEM (overcommit, too many mappings), EAGAIN (more locked memory than allowed)
    */
-  mremap(
-    oldAddress: number,
-    oldLength: number,
-    newAddress: number,
-    newLength: number,
-  ): Sim<void> {
+  mremap(oldAddress: number, oldLength: number, newAddress: number, newLength: number): Sim<void> {
     return mremap(this.calls, oldAddress, oldLength, newAddress, newLength);
   }
 

@@ -142,7 +142,8 @@ export function* moveRange(mm: MmStruct, start: number, end: number, to: number)
     table.set(page + distance, pte);
     const frame = pteNumber(pte);
     if (isMigrationPte(pte)) migration.entries.moved(frame, mm.id, page, page + distance);
-    if ((pte & PTE_PRESENT) === 0 || frame === memory.zeroFrame || isDeviceMemory(mm, page)) continue;
+    if ((pte & PTE_PRESENT) === 0 || frame === memory.zeroFrame || isDeviceMemory(mm, page))
+      continue;
     rmap.move(memory.frames.headOf(frame), mm.id, page, page + distance);
   }
   mm.tableLock.unlock();
@@ -212,4 +213,3 @@ function dropMapping(mm: MmStruct, page: number, frame: number, pte: number): vo
   const isLeft = isFile || frames.mapCounts[head] > 0;
   if (isLeft && (flags & FRAME_UNEVICTABLE) !== 0) reconsiderUnevictable(mm.memory, head);
 }
-

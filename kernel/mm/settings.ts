@@ -4,7 +4,10 @@
  */
 
 export interface MmSettings {
-  /** vm.overcommit_memory: 0 refuses a mapping beyond RAM and swap, 2 the sum of all beyond the limit, 1 none. */
+  /**
+   * vm.overcommit_memory: 'heuristic' (0) refuses a mapping bigger than RAM and swap, 'never' (2) one with which
+   * the sum of all would exceed the limit, 'always' (1) none.
+   */
   readonly overcommit: 'heuristic' | 'always' | 'never';
   /** vm.overcommit_ratio: share of RAM, in percent, that counts towards the limit of 'never'. */
   readonly overcommitRatio: number;
@@ -31,13 +34,21 @@ export interface MmSettings {
   readonly pinnedAtFork: 'copied' | 'shared';
   /** copy_page_range as in patch 2 of the V6 notifiers: it forgets the end of the range when it fails. */
   readonly v6CopyPageRange: boolean;
+  /**
+   * When a process that ends releases its notifiers: before its mappings go, in one go, or after each of them
+   * has been announced by itself (Andrea Arcangeli's version 7, which seed 002 is about).
+   */
+  readonly notifierRelease: 'first' | 'last';
   /** Fault injection (fail_page_alloc): fork runs out of memory after so many entries; Infinity for never. */
   readonly forkFailsAfterEntries: number;
 }
 
-/** The values of Linux' own defaults, where it has any. */
+/**
+ * The values of Linux' own defaults, where it has any, but for overcommit: hosts of the model are small, and
+ * programs recorded on bigger ones are to run on them.
+ */
 export const defaultMmSettings: MmSettings = {
-  overcommit: 'heuristic',
+  overcommit: 'always',
   overcommitRatio: 50,
   maxMapCount: 65530,
   stackBytes: 8 * 2 ** 20,
@@ -48,5 +59,6 @@ export const defaultMmSettings: MmSettings = {
   mlockShare: 1,
   pinnedAtFork: 'copied',
   v6CopyPageRange: false,
+  notifierRelease: 'first',
   forkFailsAfterEntries: Number.POSITIVE_INFINITY,
 };

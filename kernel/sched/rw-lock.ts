@@ -44,9 +44,15 @@ export class RwLock {
     if (!this.tryLockRead()) yield this.queue(false);
   }
 
+  /** Takes the lock for writing if that needs no wait. */
+  tryLockWrite(): boolean {
+    if (!this.idle) return false;
+    this.writing = true;
+    return true;
+  }
+
   *lockWrite(): Sim<void> {
-    if (this.idle) this.writing = true;
-    else yield this.queue(true);
+    if (!this.tryLockWrite()) yield this.queue(true);
   }
 
   unlockRead(): void {

@@ -11,13 +11,18 @@
  * a child that is taken apart while its successor is made leaves the successor's key there.
  */
 import { assert } from '../../transport/index.ts';
-import type { AddressSpace } from '../mm/address-space.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { Completion, type Sim, wait } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
 import type { RegionCounters } from './counters.ts';
 import type { DeviceTable } from './device-table.ts';
-import { type MapRequest, OdpUmem, type OnDemandUmem, type Prefetch } from './odp.ts';
+import {
+  type MapRequest,
+  OdpUmem,
+  type OnDemandUmem,
+  type Prefetch,
+  type UmemOwner,
+} from './odp.ts';
 
 /** log2 of the bytes that a child stands for: 1 GiB (MLX5_IMR_MTT_SHIFT). */
 export const CHILD_SHIFT = 30;
@@ -58,7 +63,7 @@ export class ImplicitUmem implements OnDemandUmem {
 
   /** `table` is the indirect key's: entry i is the key of the child of GiB i. */
   constructor(
-    private readonly mm: AddressSpace,
+    private readonly mm: UmemOwner,
     private readonly writable: boolean,
     private readonly counters: RegionCounters,
     private readonly table: DeviceTable,

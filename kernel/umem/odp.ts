@@ -15,7 +15,7 @@ import type { AddressSpace } from '../mm/address-space.ts';
 import { PageRun } from '../mm/fault/user-pages.ts';
 import type { IntervalOps, IntervalSubscription } from '../mm/notify/interval-notifier.ts';
 import type { Invalidation } from '../mm/notify/invalidation.ts';
-import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
+import { NO_FRAME, ORIGIN_DEVICE, ORIGIN_PREFETCH, PAGE_BYTES } from '../mm/physical/frames.ts';
 import { threadStream } from '../rx/thread-stream.ts';
 import type { Sim } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
@@ -44,6 +44,19 @@ export interface MapRequest {
   readonly readOnly: boolean;
   /** Sleep until the adapter has acknowledged the entries, as mlx5 waits for its UMR. */
   readonly synchronous: boolean;
+  /** What frames that come in remember as the reason (ORIGIN_*); ORIGIN_DEVICE when left out. */
+  readonly origin?: number;
+}
+
+/**
+ * Memory of a process as it was when it was registered: a program that exec starts has other memory,
+ * and what its predecessor registered stays with the old.
+ */
+export type UmemOwner = Pick<AddressSpace, 'memory' | 'pages' | 'notifiers'>;
+
+/** The memory that `mm` has now. */
+export function ownerOf({ memory, pages, notifiers }: AddressSpace): UmemOwner {
+  return { memory, pages, notifiers };
 }
 
 /** How pages get in ahead of use: see MapRequest. */
@@ -73,7 +86,7 @@ export class OdpUmem implements IntervalOps, OnDemandUmem {
   private mapped = 0;
 
   constructor(
-    private readonly mm: AddressSpace,
+    private readonly mm: UmemOwner,
     address: number,
     length: number,
     private readonly writable: boolean,
@@ -103,7 +116,7 @@ export class OdpUmem implements IntervalOps, OnDemandUmem {
   }
 
   *prefetch(first: number, count: number, how: Prefetch): Sim<number> {
-    const pages = yield* this.mapAll(first, count, how);
+    const pages = yield* this.mapAll(first, count, how, ORIGIN_PREFETCH);
     if (pages > 0) this.counters.page_prefetch += pages;
     return pages;
   }
@@ -124,7 +137,8 @@ export class OdpUmem implements IntervalOps, OnDemandUmem {
       const sequence = yield* intervals.readBegin(this.subscription);
       if (request.fault) {
         yield request.count * costs.faultPagePs;
-        if (!(yield* pages.faultRange(first, request.write, run))) return MAP_EFAULT;
+        if (!(yield* pages.faultRange(first, request.write, run, request.origin)))
+          return MAP_EFAULT;
       } else if ((yield* pages.snapshot(first, run)) === 0) return 0;
       yield* this.mutex.lock();
       if (!intervals.readRetry(this.subscription, sequence)) break;
@@ -171,11 +185,11 @@ export class OdpUmem implements IntervalOps, OnDemandUmem {
     yield* this.mm.notifiers.intervals.unsubscribe(this.subscription);
   }
 
-  private *mapAll(from: number, count: number, how: Prefetch): Sim<number> {
+  private *mapAll(from: number, count: number, how: Prefetch, origin = ORIGIN_DEVICE): Sim<number> {
     let changed = 0;
     for (let done = 0; done < count; done += MAP_BATCH) {
       const batch = Math.min(MAP_BATCH, count - done);
-      const request = { first: from + done, count: batch, synchronous: true, ...how };
+      const request = { first: from + done, count: batch, synchronous: true, origin, ...how };
       const result = yield* this.map(request);
       if (result < 0) return result;
       changed += result;

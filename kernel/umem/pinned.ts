@@ -5,7 +5,7 @@
  * is undone. The pages stay the region's even after the program has unmapped them: from then on the
  * adapter and the program see different memory, which is the trap of registration caches.
  */
-import { VerbsError } from '../errno.ts';
+import { SystemCallError, VerbsError } from '../errno.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Sim } from '../sched/completion.ts';
@@ -14,9 +14,12 @@ import { type DeviceTable, ENTRY_READ, ENTRY_SHIFT, ENTRY_WRITE } from './device
 /** Pages for each call of pin_user_pages: PAGE_SIZE / sizeof(struct page *). */
 const PIN_BATCH = 512;
 
+/** Memory of a process as it was when it was pinned; after exec the process has other memory. */
+type PinOwner = Pick<AddressSpace, 'memory' | 'pages' | 'state'>;
+
 export class PinnedUmem {
   private constructor(
-    private readonly mm: AddressSpace,
+    private readonly mm: PinOwner,
     private readonly frames: Int32Array,
     private readonly writable: boolean,
   ) {}
@@ -30,12 +33,13 @@ export class PinnedUmem {
    * @throws VerbsError ENOMEM over the memlock limit, EFAULT where the process may not access
    */
   static *pin(
-    mm: AddressSpace,
+    process: AddressSpace,
     address: number,
     length: number,
     writable: boolean,
     memlockBytes: number,
   ): Sim<PinnedUmem> {
+    const mm: PinOwner = { memory: process.memory, pages: process.pages, state: process.state };
     const { costs } = mm.memory;
     const first = Math.floor(address / PAGE_BYTES);
     const pageCount = Math.ceil((address + length) / PAGE_BYTES) - first;
@@ -68,9 +72,15 @@ export class PinnedUmem {
     } catch (error) {
       mm.pages.unpin(frames, pinned, false);
       mm.state.accountPinned(-pageCount);
-      throw error;
+      if (!(error instanceof SystemCallError)) throw error;
+      throw new VerbsError(error.errno, 'reg_mr', error.message);
     }
     return new PinnedUmem(mm, frames, writable);
+  }
+
+  /** Whether a frame is one of the region's. */
+  holds(frame: number): boolean {
+    return this.frames.includes(frame);
   }
 
   /** Frame of a page, counted from the region's first. */

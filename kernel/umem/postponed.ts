@@ -26,6 +26,7 @@ import {
 } from '../mm/notify/invalidation.ts';
 import type { MmuNotifier } from '../mm/notify/mmu-notifiers.ts';
 import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
+import type { Shrinker } from '../mm/reclaim/shrinkers.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
 import { threadStream } from '../rx/thread-stream.ts';
 import { VirtualScheduler } from '../rx/virtual-scheduler.ts';
@@ -117,6 +118,12 @@ export class PostponedUmem implements OnDemandUmem {
   };
   private readonly counters: RegionCounters;
   private readonly notifier: MmuNotifier;
+  /** Reclaim that gets nowhere else has what waits flushed: those pages are all that it could have. */
+  private readonly shrinker: Shrinker = {
+    name: 'postponed invalidations',
+    count: () => this.pending.size,
+    scan: () => this.flushWaiting(),
+  };
   private readonly entries: SparseTable;
   private readonly mutex = new Mutex('postponed umem');
   /** Ranges that have begun and not ended, and how many began so far. */
@@ -163,6 +170,7 @@ export class PostponedUmem implements OnDemandUmem {
     assert(policy.refuse.every(mayWait), 'only swap and migration can be refused');
     const umem = new PostponedUmem(mm, region, writable, table, policy);
     yield* mm.notifiers.attach(umem.notifier);
+    mm.memory.reclaim.registerShrinker(umem.shrinker);
     return umem;
   }
 
@@ -221,9 +229,12 @@ export class PostponedUmem implements OnDemandUmem {
       throw error;
     }
     this.isReleased = true;
-    for (const one of this.pending.values()) this.settle(one);
-    this.pending.clear();
-    this.forgetRange(0, this.pageCount);
+    this.mm.memory.reclaim.unregisterShrinker(this.shrinker);
+    for (const one of [...this.pending.values()]) this.settle(one);
+    for (let page = this.entries.nextUsed(0, this.pageCount); page < this.pageCount; ) {
+      this.forget(page);
+      page = this.entries.nextUsed(page + 1, this.pageCount);
+    }
     this.mutex.unlock();
     if (!this.hasEnded) yield* this.mm.notifiers.detach(this.notifier);
   }
@@ -272,17 +283,20 @@ export class PostponedUmem implements OnDemandUmem {
       return;
     }
     const { costs } = this.mm.memory;
-    yield* this.mutex.lock();
+    const { postpone, refuse } = this.policy;
     yield costs.invalidateCheckPs + (end - first) * costs.invalidateCheckPagePs;
-    if (this.entries.nextUsed(first, end) < end && !this.isReleased) {
-      const { postpone, refuse } = this.policy;
-      if (refuse.includes(range.cause)) {
-        range.refused = true;
-        this.postponedCounters.refused++;
-      } else if (postpone.includes(range.cause)) this.postponeRange(range, first, end);
-      else yield* this.zap(first, end);
+    if (refuse.includes(range.cause)) {
+      if (this.entries.nextUsed(first, end) === end) return;
+      range.refused = true;
+      this.postponedCounters.refused++;
+    } else if (postpone.includes(range.cause)) {
+      // Does not wait for a flush under way: the next batch fills meanwhile.
+      this.postponeRange(range, first, end);
+    } else {
+      yield* this.mutex.lock();
+      if (this.entries.nextUsed(first, end) < end) yield* this.zap(first, end);
+      this.mutex.unlock();
     }
-    this.mutex.unlock();
   }
 
   private *end(range: Invalidation): Sim<void> {
@@ -322,6 +336,15 @@ export class PostponedUmem implements OnDemandUmem {
     yield* this.flush(waiting, first, end);
   }
 
+  /** Flushes all that waits; returns how many pages. */
+  private *flushWaiting(): Sim<number> {
+    yield* this.mutex.lock();
+    const waiting = [...this.pending.values()];
+    if (waiting.length > 0) yield* this.flush(waiting);
+    this.mutex.unlock();
+    return waiting.length;
+  }
+
   private *flushBatch(batch: readonly Pending[]): Sim<void> {
     yield* this.mutex.lock();
     const waiting = batch.filter((one) => this.pending.get(one.page) === one);
@@ -338,11 +361,14 @@ export class PostponedUmem implements OnDemandUmem {
     yield* this.table.flushAndWait();
     yield* timers.sleep(this.policy.deviceFlushPs);
     this.postponedCounters.flushes++;
-    for (const one of waiting) {
-      this.settle(one);
-      this.pending.delete(one.page);
+    for (const one of waiting) this.settle(one);
+    // Of the others some may have been put off while the hardware flushed; now they are out as well.
+    for (let page = this.entries.nextUsed(first, end); page < end; ) {
+      const one = this.pending.get(page);
+      if (one) this.settle(one);
+      else this.forget(page);
+      page = this.entries.nextUsed(page + 1, end);
     }
-    this.forgetRange(first, end);
     const zapped = before - this.mapped;
     yield costs.invalidateBookPs + zapped * costs.invalidateBookPagePs;
     this.counters.page_invalidations += zapped;
@@ -351,6 +377,7 @@ export class PostponedUmem implements OnDemandUmem {
 
   /** A postponed page is out of the adapter's table: lets go of its frame. */
   private settle({ page, frame, block }: Pending): void {
+    this.pending.delete(page);
     const { frames } = this.mm.memory;
     const { content } = frames;
     const now = content.sample(frame);
@@ -403,13 +430,6 @@ export class PostponedUmem implements OnDemandUmem {
       changed++;
     }
     return changed;
-  }
-
-  private forgetRange(first: number, end: number): void {
-    for (let page = this.entries.nextUsed(first, end); page < end; ) {
-      this.forget(page);
-      page = this.entries.nextUsed(page + 1, end);
-    }
   }
 
   /** Drops one entry from our copy; a page that the adapter could write counts as written. */

@@ -1,6 +1,7 @@
 /** The no-hole class (IBM eHCA): pinned registration works, and whatever needs a hole is refused. */
 import { describe, expect, it } from 'vitest';
 import { profiles } from '../../hca/index.ts';
+import { SystemCallError } from '../../kernel/errno.ts';
 import {
   type Errno,
   type HostProcess,
@@ -127,5 +128,23 @@ describe('an adapter whose regions may have no holes', () => {
       expect(veto?.reason).toContain(action);
     }
     expect(new HostPair().a.memoryNotifiers.ask('going offline', 0, 32_768)).toBeUndefined();
+  });
+
+  it('keeps its memory when that is to be unplugged, whether or not anything is pinned', () => {
+    const pair = new HostPair({ profile, host: { memoryNodes: 2 } });
+    const { hotplug } = pair.a.ram;
+    let thrown: unknown;
+    pair.run(
+      (function* (): Sim<void> {
+        try {
+          yield* hotplug.offline(hotplug.rangeOfNode(1));
+        } catch (error) {
+          thrown = error;
+        }
+      })(),
+    );
+    expect(thrown).toBeInstanceOf(SystemCallError);
+    expect((thrown as SystemCallError).errno).toBe('EBUSY');
+    expect((thrown as SystemCallError).message).toMatch(/ehca refuses: memory going offline/);
   });
 });

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import {
   type Errno,
   type HostProcess,
+  MAP_HUGETLB,
   type MemoryRegion,
   PROT_READ,
   PROT_WRITE,
@@ -24,7 +25,7 @@ import {
   WR_RDMA_READ,
   WR_RDMA_WRITE,
 } from '../../transport/index.ts';
-import { ALL_RIGHTS, HostPair, PAGE } from '../fixtures/host-pair.ts';
+import { ALL_RIGHTS, HostPair, type HostPairOptions, PAGE } from '../fixtures/host-pair.ts';
 import { type Endpoint, endpoint, join } from '../fixtures/loopback.ts';
 
 const RW = PROT_READ | PROT_WRITE;
@@ -60,7 +61,7 @@ function* move(stage: Stage, opcode: number, local: number, remote: number): Sim
 }
 
 /** Runs `story` with two processes whose whole memory is registered. */
-function tell(story: (stage: Stage) => Sim<void>, options = {}): HostPair {
+function tell(story: (stage: Stage) => Sim<void>, options: HostPairOptions = {}): HostPair {
   const pair = new HostPair(options);
   const { a } = pair;
   const other = a.createProcess('other');
@@ -182,7 +183,7 @@ describe('an implicit region', () => {
 
   it('survives a fault in a child that is being taken apart, whenever they meet', () => {
     let replaced = 0;
-    for (let leadUs = 100; leadUs < 240; leadUs += 2) {
+    for (let leadUs = 100; leadUs < 240; leadUs += 5) {
       tell(function* (stage): Sim<void> {
         const { from, to, target, pair } = stage;
         const { mm } = to.process;
@@ -213,6 +214,47 @@ describe('an implicit region', () => {
     }
     // In some of the runs the fault was served into the child that went away, and had to be again.
     expect(replaced).toBeGreaterThan(0);
+  });
+
+  it('may be of huge pages where it is explicit, and only of those', () => {
+    const errors: string[] = [];
+    tell(
+      function* ({ to, from, source }): Sim<void> {
+        const { mm, verbs } = to.process;
+        const huge = 2 * 2 ** 20;
+        const access = IMPLICIT | ACCESS_HUGETLB;
+        yield* mm.mmap(place(2), huge, RW, MAP_HUGETLB);
+        yield* mm.mmap(place(3), huge, RW);
+        const mr = yield* verbs.regMr(to.pd, place(2), huge, access);
+        yield* from.process.mm.mmap(place(0), BYTES, RW);
+        yield* from.process.mm.fill(place(0), BYTES, 3);
+        yield* from.process.verbs.postSend(from.qp, {
+          opcode: WR_RDMA_WRITE,
+          wrId: 1,
+          flags: SEND_SIGNALED,
+          sges: [{ address: place(0), length: BYTES, lkey: source.lkey }],
+          remoteAddress: place(2) + 2 ** 20,
+          rkey: mr.rkey,
+        });
+        expect((yield* from.cq.next()).status).toBe(WC_SUCCESS);
+        expect(mm.hash(place(2) + 2 ** 20, BYTES)).toBe(from.process.mm.hash(place(0), BYTES));
+        for (const [at, length] of [
+          [place(3), huge],
+          [place(2), huge + PAGE],
+          [place(4), huge],
+        ] as const) {
+          try {
+            yield* verbs.regMr(to.pd, at, length, access);
+          } catch (error) {
+            errors.push((error as VerbsError).errno);
+          }
+        }
+        yield* verbs.deregMr(mr);
+        yield* mm.munmap(place(2), huge);
+      },
+      { host: { memoryBytes: 4096 * PAGE, mm: { hugePages: 1 } } },
+    );
+    expect(errors).toEqual(['EINVAL', 'EINVAL', 'EINVAL']);
   });
 
   const refusals: { what: string; range: [number, number]; access: number; errno: Errno }[] = [

@@ -101,7 +101,7 @@ describe('processes of one host', () => {
         const source = yield* buffer(from, 5, ACCESS_ON_DEMAND);
         const target = yield* buffer(to, 6, ACCESS_ON_DEMAND);
         // Nothing of either is in the adapter, and nothing of the target in memory.
-        yield* first.mm.mprotect(BASE, BYTES, RW);
+        for (const prot of [PROT_READ, RW]) yield* first.mm.mprotect(BASE, BYTES, prot);
         yield* other.mm.madviseDontneed(BASE, BYTES);
         expect(yield* write(from, source.lkey, target.rkey)).toBe(WC_SUCCESS);
         expect(other.mm.hash(BASE, BYTES)).toBe(first.mm.hash(BASE, BYTES));
@@ -302,6 +302,59 @@ describe('the end of a process', () => {
     expect(pinnedAlone).toBe(true);
     expect(b.report().regions).toEqual([]);
     pair.checkLeaks();
+  });
+
+  it('of one program and the beginning of another leaves the adapter to the new one', () => {
+    const pair = new HostPair();
+    const { a } = pair;
+    const [first] = a.processes as [HostProcess];
+    const other = a.createProcess('other');
+    const done = pair.run(
+      (function* (): Sim<void> {
+        const mine = yield* endpoint(first);
+        const mr = yield* buffer(mine, 1);
+        const free = a.ram.frames.freeCount;
+        yield* settle(other, a, mine);
+        yield* other.exec();
+        expect(a.ram.frames.freeCount).toBe(free);
+        expect(other.verbs.memoryRegions.filter(({ registered }) => registered)).toEqual([]);
+        const ours = yield* endpoint(first);
+        const theirs = yield* endpoint(other);
+        yield* join(ours, theirs, LID_A);
+        const source = yield* first.verbs.regMr(ours.pd, BASE, BYTES, ALL_RIGHTS);
+        const target = yield* buffer(theirs, 9, ACCESS_ON_DEMAND);
+        expect(yield* write(ours, source.lkey, target.rkey)).toBe(WC_SUCCESS);
+        expect(other.mm.hash(BASE, BYTES)).toBe(first.mm.hash(BASE, BYTES));
+        for (const region of [mr, source]) yield* first.verbs.deregMr(region);
+      })(),
+    );
+    expect(done).toBe(true);
+    pair.checkLeaks();
+  });
+
+  it('leaves memory that a pinned region kept from going offline', () => {
+    const pair = new HostPair({ host: { memoryNodes: 2, memoryBytes: 4096 * PAGE } });
+    const { a } = pair;
+    const other = a.createProcess('other');
+    const { hotplug } = a.ram;
+    let refused = '';
+    const done = pair.run(
+      (function* (): Sim<void> {
+        other.mm.state.homeNode = 1;
+        const end = yield* endpoint(other);
+        yield* buffer(end, 1);
+        const range = hotplug.rangeOfNode(1);
+        try {
+          yield* hotplug.offline(range, 10 * MS);
+        } catch (error) {
+          refused = (error as Error).message;
+        }
+        yield* other.exit();
+        yield* hotplug.offline(range, 10 * MS);
+      })(),
+    );
+    expect(done).toBe(true);
+    expect(refused).toMatch(/pinned by memory region 1 of other/);
   });
 
   it('may come while its peers still write to it, at any moment', () => {

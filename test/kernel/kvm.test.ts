@@ -69,6 +69,8 @@ describe('KVM', () => {
         const frame = mm.pages.followPage(BASE / PAGE, false);
         expect(frames.references[frame]).toBe(3);
         expect(mm.notifiers.references.countOf(kvm)).toBe(2);
+        // Used since it was last asked; the second question is about the time since the first.
+        expect([yield* kvm.agePage(BASE), yield* kvm.agePage(BASE)]).toEqual([true, false]);
 
         yield* mm.madviseDontneed(BASE, PAGE);
         expect(frames.references[frame]).toBe(0);
@@ -131,7 +133,7 @@ describe('KVM', () => {
     );
   });
 
-  it('lets guest memory be swapped out, and tells reclaim what the guest uses', () => {
+  it('lets guest memory be swapped out and found again', () => {
     const bench = makeBench({ memoryBytes: 64 * PAGE });
     const { mm } = bench.host;
     const count = 96;
@@ -148,9 +150,6 @@ describe('KVM', () => {
         for (let gfn = 0; gfn < count; gfn++) {
           expect([...(yield* vcpu.read(gfn * PAGE, 1))]).toEqual([gfn + 1]);
         }
-        yield* vcpu.read((count - 1) * PAGE, 1);
-        expect(kvm.agePage(BASE + (count - 1) * PAGE)).toBe(true);
-        expect(kvm.agePage(BASE + (count - 1) * PAGE)).toBe(false);
         yield* kvm.destroy();
       })(),
     );

@@ -4,6 +4,7 @@
  */
 import { of } from 'rxjs';
 import { describe, expect, it } from 'vitest';
+import { Gadget } from '../../harness/experiments/gadget.ts';
 import { PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import type {
   IntervalOps,
@@ -19,7 +20,6 @@ import {
 import { FRAME_DIRTY } from '../../kernel/mm/physical/frames.ts';
 import { US } from '../../transport/index.ts';
 import { BASE, type Bench, makeBench, PAGE } from './bench.ts';
-import { Gadget } from './gadget.ts';
 
 const RW = PROT_READ | PROT_WRITE;
 

@@ -4,9 +4,10 @@
  */
 import { describe, expect, it } from 'vitest';
 import { type AddressSpace, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
+import type { MmuNotifier } from '../../kernel/mm/notify/notifier-chain.ts';
 import { type ProcessKilled, untilKilled } from '../../kernel/mm/reclaim/process-killed.ts';
 import { isSwapPte, PTE_PRESENT, pteNumber } from '../../kernel/mm/virtual/page-table.ts';
-import { Failure, MS, US } from '../../transport/index.ts';
+import { MS, US } from '../../transport/index.ts';
 import { BASE, makeBench, PAGE } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
@@ -225,7 +226,7 @@ describe('reclaim', () => {
 
 describe('the OOM killer', () => {
   it('ends the largest process, gives its memory back, and leaves the others alone', () => {
-    const { host, run } = makeBench({ swapBytes: 32 * PAGE });
+    const { host, run } = makeBench({ swapBytes: 32 * PAGE, mm: { overcommit: 'always' } });
     const { ram } = host;
     const small = host.createProcess('small');
     const large = host.createProcess('large');
@@ -271,13 +272,13 @@ describe('the OOM killer', () => {
   });
 
   it('panics when everybody left is exempt', () => {
-    const { host, run } = makeBench({ swapBytes: 0 });
+    const { host, run } = makeBench({ swapBytes: 0, mm: { overcommit: 'always' } });
     host.mm.state.oomScoreAdj = -1000;
     const body = (function* (): Sim<void> {
       yield* host.mm.mmap(BASE, 400 * PAGE, RW);
       yield* host.mm.touch(BASE, 400, true);
     })();
-    expect(() => run(body)).toThrow(Failure);
+    expect(() => run(body)).toThrow(/^kernel panic/);
     expect(host.ram.nodes[0].allUnreclaimable).toBe(true);
   });
 
@@ -366,7 +367,11 @@ describe('a memory cgroup', () => {
 
 describe('swap', () => {
   it('that is full leaves what it holds intact, and kills instead of losing a page', () => {
-    const { host, run } = makeBench({ memoryBytes: 128 * PAGE, swapBytes: 64 * PAGE });
+    const { host, run } = makeBench({
+      memoryBytes: 128 * PAGE,
+      swapBytes: 64 * PAGE,
+      mm: { overcommit: 'always' },
+    });
     const { mm, ram } = host;
     mm.state.oomScoreAdj = -1000;
     const other = host.createProcess('other');
@@ -391,5 +396,76 @@ describe('swap', () => {
     );
     expect(ram.swap.usedSlots).toBeLessThanOrEqual(64);
     host.checkLeaks();
+  });
+});
+
+describe('huge pages', () => {
+  it('are swapped in pieces', () => {
+    const { host, run } = makeBench({ memoryBytes: 2048 * PAGE, swapBytes: 4096 * PAGE });
+    const { mm, ram } = host;
+    const at = Math.ceil(BASE / 2 ** 21) * 2 ** 21;
+    run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(at, 1024 * PAGE, RW);
+        yield* mm.madvise(at, 1024 * PAGE, 14);
+        yield* mm.fill(at, 1024 * PAGE, 3);
+        expect(mm.state.table.getHuge(at / PAGE)).not.toBe(0);
+        const hash = mm.hash(at, 1024 * PAGE);
+        yield* mm.mmap(OTHER, 3000 * PAGE, RW);
+        yield* mm.fill(OTHER, 3000 * PAGE, 4);
+        expect(present(mm, at, 1024)).toBeLessThan(512);
+        expect(mm.hash(at, 1024 * PAGE)).toBe(hash);
+        yield* mm.touch(at, 1024, true);
+        expect(mm.hash(at, 1024 * PAGE)).toBe(hash);
+      })(),
+    );
+    expect(ram.counters.pswpout).toBeGreaterThan(1000);
+    host.checkLeaks();
+  });
+});
+
+describe('a notifier client', () => {
+  /** Fills memory over after `client` has come to 32 pages that the CPU does not touch again. */
+  function swappedBeside(client: Omit<MmuNotifier, 'name'>): number {
+    const { host, run } = makeBench();
+    const { mm } = host;
+    let swapped = 0;
+    run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 32 * PAGE, RW);
+        yield* mm.mmap(OTHER, 600 * PAGE, RW);
+        yield* mm.fill(BASE, 32 * PAGE, 1);
+        yield* mm.state.lock.lockWrite();
+        mm.notifiers.register({ name: 'client', ...client });
+        mm.state.lock.unlockWrite();
+        yield* mm.fill(OTHER, 600 * PAGE, 2);
+        swapped = 32 - present(mm, BASE, 32);
+      })(),
+    );
+    host.checkLeaks();
+    return swapped;
+  }
+  const isInside = (address: number): boolean => address < BASE + 32 * PAGE;
+
+  it('that says a page was used keeps it in memory (agePage)', () => {
+    const idle = swappedBeside({});
+    const busy = swappedBeside({
+      // biome-ignore lint/correctness/useYield: it never sleeps.
+      *agePage(address): Sim<boolean> {
+        return isInside(address);
+      },
+    });
+    expect([idle, busy]).toEqual([32, 0]);
+  });
+
+  it('that refuses keeps the page, and nobody loses it', () => {
+    const refusing = swappedBeside({
+      // biome-ignore lint/correctness/useYield: it never sleeps.
+      *invalidateRangeBegin(range): Sim<void> {
+        if (range.cause === 'swap' && isInside(range.start)) range.refused = true;
+      },
+      *invalidateRangeEnd(): Sim<void> {},
+    });
+    expect(refusing).toBe(0);
   });
 });

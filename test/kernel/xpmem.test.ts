@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import type { SharedSegment } from '../../kernel/clients/shared-segment.ts';
 import { type Attachment, Xpmem } from '../../kernel/clients/xpmem.ts';
 import { SystemCallError } from '../../kernel/errno.ts';
 import { type Errno, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
+import { migratePages } from '../../kernel/mm/migrate/move-pages.ts';
 import { FRAME_EXTERNAL_RMAP } from '../../kernel/mm/physical/frames.ts';
 import { US } from '../../transport/index.ts';
 import { BASE, type Bench, makeBench, PAGE } from './bench.ts';
@@ -69,7 +71,7 @@ describe('XPMEM on one host', () => {
   });
 
   it('makes faults wait while the segment is recalled, and loses no write', () => {
-    const bench = makeBench({ cpus: 4 });
+    const bench = makeBench({ cpus: 4, memoryNodes: 2, memoryBytes: 2048 * PAGE });
     const { mm } = bench.host;
     run(
       bench,
@@ -79,19 +81,22 @@ describe('XPMEM on one host', () => {
         const attacher = bench.host.spawn(
           'attacher',
           (function* (): Sim<void> {
-            for (let round = 0; round < 200; round++) {
+            for (let round = 0; round < 400; round++) {
               yield* attachment.write((round % PAGES) * PAGE, Uint8Array.of(round));
               seen.push(...(yield* attachment.read((round % PAGES) * PAGE, 1)));
             }
           })(),
         );
+        let node = 0;
         while (!attacher.done.done) {
-          yield* mm.mprotect(BASE, PAGES * PAGE, PROT_READ);
-          yield* mm.mprotect(BASE, PAGES * PAGE, RW);
+          yield* migratePages(mm.state, node, 1 - node);
+          node = 1 - node;
           yield* bench.host.sleep(2 * US);
         }
-        expect(seen).toEqual(Array.from({ length: 200 }, (_, round) => round));
-        expect(xpmem.lookUp(1, true)).toMatchObject({ alive: true });
+        expect(seen).toEqual(Array.from({ length: 400 }, (_, round) => round % 256));
+        expect(mm.memory.counters.pgmigrate_success).toBeGreaterThan(10);
+        const { counters } = xpmem.lookUp(1, true) as SharedSegment;
+        expect(counters.faultsHeldOff).toBeGreaterThan(5);
         yield* xpmem.unload();
       })(),
     );

@@ -83,7 +83,7 @@ export function* madvise(
   if (!FLAGS.has(advice) && !NEVER_FOR.has(advice)) {
     throw calls.refuse('EINVAL', 'madvise', `advice ${advice} is unknown`, 'a MADV_* value');
   }
-  if (length === 0 && address % PAGE_BYTES === 0) return yield calls.memory.costs.systemCallPs;
+  if (length === 0 && address % PAGE_BYTES === 0) return yield* calls.nothingToDo();
   const [start, end] = calls.range('madvise', address, length);
   const flags = FLAGS.get(advice);
   if (flags !== undefined) yield* changeFlags(calls, start, end, advice, flags[0], flags[1]);

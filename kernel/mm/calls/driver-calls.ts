@@ -38,7 +38,8 @@ export function* remapPfnRange(
   });
   mm.hasDeviceMemory = true;
   const rights = PTE_PRESENT | PTE_ACCESSED | ((prot & PROT_WRITE) !== 0 ? PTE_WRITE : 0);
-  for (let page = first; page < last; page++) table.set(page, makePte(frame + page - first, rights));
+  for (let page = first; page < last; page++)
+    table.set(page, makePte(frame + page - first, rights));
   mm.tableLock.unlock();
   yield* mm.notifiers.end(range);
   yield (last - first) * memory.costs.unmapPagePs;

@@ -20,7 +20,7 @@ export const MCL_FUTURE = 2;
 /** See AddressSpace.mlock. */
 export function* mlock(calls: SystemCalls, address: number, length: number): Sim<void> {
   const [start, end] = wholePages(calls, 'mlock', address, length);
-  if (start === end) return yield calls.memory.costs.systemCallPs;
+  if (start === end) return yield* calls.nothingToDo();
   yield* calls.enter('mlock');
   const { vmas } = calls.mm;
   checkMayLock(calls, 'mlock');
@@ -44,7 +44,7 @@ export function* mlock(calls: SystemCalls, address: number, length: number): Sim
 /** See AddressSpace.munlock. */
 export function* munlock(calls: SystemCalls, address: number, length: number): Sim<void> {
   const [start, end] = wholePages(calls, 'munlock', address, length);
-  if (start === end) return yield calls.memory.costs.systemCallPs;
+  if (start === end) return yield* calls.nothingToDo();
   yield* calls.enter('munlock');
   calls.checkMapCount('munlock', 2);
   const isWhole = calls.mm.vmas.covers(start, end);
@@ -68,7 +68,8 @@ export function* mlockall(calls: SystemCalls, flags: number): Sim<void> {
     checkShare(calls, 'mlockall', mm.vmas.totalPages - mm.lockedPages);
   }
   mm.locksFuture = (flags & MCL_FUTURE) !== 0;
-  const areas = (flags & MCL_CURRENT) === 0 ? [] : mm.vmas.list().map(({ start, end }) => [start, end]);
+  const areas =
+    (flags & MCL_CURRENT) === 0 ? [] : mm.vmas.list().map(({ start, end }) => [start, end]);
   for (const [start, end] of areas) setLocked(mm, start, end, true);
   calls.leave(OP_MLOCK, 0, mm.lockedPages * PAGE_BYTES);
   for (const [start, end] of areas) yield* populate(calls, start, end, ORIGIN_LOCK);

@@ -69,7 +69,8 @@ export function* mmap(
     const what = `address 0x${address.toString(16)}, offset ${fileOffset}`;
     throw calls.refuse('EINVAL', 'mmap', what, `multiples of ${unit}`);
   }
-  if (prot !== (prot & 7)) throw calls.refuse('EINVAL', 'mmap', `protection ${prot}`, 'PROT_* bits');
+  if (prot !== (prot & 7))
+    throw calls.refuse('EINVAL', 'mmap', `protection ${prot}`, 'PROT_* bits');
   yield* calls.enter('mmap');
   const { mm, memory } = calls;
   const start = address === 0 ? choose(calls, bytes, unit) : address;
@@ -96,7 +97,12 @@ export function* mmap(
 }
 
 /** Makes the pages of a range present as far as they may be (mm_populate). */
-export function* populate(calls: SystemCalls, start: number, end: number, origin: number): Sim<void> {
+export function* populate(
+  calls: SystemCalls,
+  start: number,
+  end: number,
+  origin: number,
+): Sim<void> {
   for (const { start: from, end: to, prot, flags } of calls.mm.vmas.overlapping(start, end)) {
     // A write breaks private pages out of what they share; shared ones must not become dirty.
     const write = (flags & VM_SHARED) === 0 && (prot & PROT_WRITE) !== 0;
@@ -199,8 +205,9 @@ export function* mprotect(
   length: number,
   prot: number,
 ): Sim<void> {
-  if (prot !== (prot & 7)) throw calls.refuse('EINVAL', 'mprotect', `protection ${prot}`, 'PROT_* bits');
-  if (length === 0 && address % PAGE_BYTES === 0) return yield calls.memory.costs.systemCallPs;
+  if (prot !== (prot & 7))
+    throw calls.refuse('EINVAL', 'mprotect', `protection ${prot}`, 'PROT_* bits');
+  if (length === 0 && address % PAGE_BYTES === 0) return yield* calls.nothingToDo();
   const [start, end] = calls.range('mprotect', address, length);
   yield* calls.enter('mprotect');
   const { mm } = calls;
@@ -305,7 +312,12 @@ function checkLockedMapping(calls: SystemCalls, pageCount: number): void {
   }
   const objection = calls.lockObjection(pageCount);
   if (objection !== undefined) {
-    calls.fail('EAGAIN', 'mmap', `${pageCount} more locked pages exceed ${objection}`, 'fewer pages');
+    calls.fail(
+      'EAGAIN',
+      'mmap',
+      `${pageCount} more locked pages exceed ${objection}`,
+      'fewer pages',
+    );
   }
 }
 
@@ -335,7 +347,8 @@ function checkRemap(
       const what = `0x${address.toString(16)} lies within a huge page`;
       calls.fail('EINVAL', 'mremap', what, 'multiples of 2 MiB');
     }
-    if (grownPages > 0) calls.fail('EINVAL', 'mremap', 'a mapping of huge pages grows', 'no growth');
+    if (grownPages > 0)
+      calls.fail('EINVAL', 'mremap', 'a mapping of huge pages grows', 'no growth');
   }
   calls.checkHuge('mremap', newStart, newEnd);
   if (grownPages > 0 && (vma.flags & VM_PFNMAP) !== 0) {

@@ -4,7 +4,8 @@
  */
 import { assert } from '../../../transport/index.ts';
 import type { Sim } from '../../sched/completion.ts';
-import { zapEntries } from '../page-range.ts';
+import { CAUSE_UNMAP } from '../notify/invalidation.ts';
+import { zapEntries, zapRange } from '../page-range.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
 import { copyRange } from '../virtual/copy-range.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
@@ -66,7 +67,8 @@ export function* exec(calls: SystemCalls): Sim<MmStruct> {
 /** See AddressSpace.exit. */
 export function* exit(calls: SystemCalls): Sim<void> {
   const { mm, memory } = calls;
-  if (!mm.alive) return;
+  // Somebody else may be ending it already: the OOM killer.
+  if (!mm.alive || mm.users === 0) return;
   yield memory.costs.systemCallPs;
   yield* leaveMm(mm);
   calls.record(OP_EXIT, 0, 0);
@@ -84,11 +86,16 @@ function* leaveMm(mm: MmStruct): Sim<void> {
  */
 export function* endMm(mm: MmStruct): Sim<void> {
   const { memory, vmas, notifiers } = mm;
-  const { costs, hugePool, files } = memory;
-  if (!mm.alive) return;
+  const { costs, hugePool, files, settings } = memory;
+  const isFirst = settings.notifierRelease === 'first';
+  if (isFirst) yield* notifiers.release();
   yield* mm.lock.lockWrite();
   mm.alive = false;
-  yield* notifiers.release();
+  if (!isFirst) {
+    // Seed 002: "This way each vma must be processed individually."
+    for (const { start, end } of [...vmas.list()]) yield* zapRange(mm, start, end, CAUSE_UNMAP);
+    yield* notifiers.release();
+  }
   if (!mm.tableLock.tryLock()) yield* mm.tableLock.lock();
   let zapped = 0;
   for (const { start, end } of vmas.list()) {
@@ -97,12 +104,13 @@ export function* endMm(mm: MmStruct): Sim<void> {
   mm.tableLock.unlock();
   hugePool.unreserve(mm.hugeReserved);
   mm.hugeReserved = 0;
-  const shared = new Set(vmas.list().map(({ file, flags }) => (flags & VM_SHARED ? file : undefined)));
+  const shared = new Set(
+    vmas.list().map(({ file, flags }) => (flags & VM_SHARED ? file : undefined)),
+  );
   vmas.remove(0, ADDRESS_LIMIT);
   mm.lock.unlockWrite();
   yield zapped * costs.unmapPagePs + costs.forkPs;
   for (const file of shared) if (file?.unnamed) yield* files.endIfUnmapped(file);
-  // An address space that somebody still has pages of keeps its place: accounts are settled later.
   memory.mms[mm.id] = undefined;
 }
 

@@ -74,7 +74,12 @@ export class SystemCalls {
   *enterRead(call: string): Sim<void> {
     this.checkAlive(call);
     yield this.memory.costs.systemCallPs;
-    if (!this.mm.lock.tryLockRead()) yield* this.mm.lock.lockRead();
+    if (this.mm.lock.tryLockRead()) return;
+    yield* this.mm.lock.lockRead();
+    if (!this.mm.alive) {
+      this.mm.lock.unlockRead();
+      this.checkAlive(call);
+    }
   }
 
   /** Ends it. */
@@ -82,6 +87,11 @@ export class SystemCalls {
     this.mm.lock.unlockRead();
     this.record(operation, start, length);
     if (this.mm.killed !== undefined) throw this.mm.killed;
+  }
+
+  /** A call on an empty range. */
+  *nothingToDo(): Sim<void> {
+    yield this.memory.costs.systemCallPs;
   }
 
   /** Lets go of the lock for writing and refuses the call. */
@@ -142,7 +152,13 @@ export class SystemCalls {
   range(call: string, address: number, length: number): [start: number, end: number] {
     const isRange = Number.isSafeInteger(address) && Number.isSafeInteger(length);
     const end = pageUp(address + length);
-    if (!isRange || address % PAGE_BYTES !== 0 || length <= 0 || address < 0 || end > ADDRESS_LIMIT) {
+    if (
+      !isRange ||
+      address % PAGE_BYTES !== 0 ||
+      length <= 0 ||
+      address < 0 ||
+      end > ADDRESS_LIMIT
+    ) {
       const what = `0x${address.toString(16)} + ${length} is no range of pages`;
       throw this.refuse('EINVAL', call, what, 'a page boundary below 2^47 and a length above 0');
     }
@@ -209,7 +225,8 @@ export class SystemCalls {
 
   private checkAlive(call: string): void {
     if (this.mm.killed !== undefined) throw this.mm.killed;
-    if (!this.mm.alive) throw this.refuse('ESRCH', call, 'the process has ended', 'a living process');
+    if (!this.mm.alive)
+      throw this.refuse('ESRCH', call, 'the process has ended', 'a living process');
   }
 }
 

@@ -17,7 +17,13 @@ import {
 import { splitMapping } from '../virtual/huge-pages.ts';
 import { reconsiderUnevictable } from '../virtual/mlock-pages.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
-import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE, pteNumber } from '../virtual/page-table.ts';
+import {
+  PTE_ACCESSED,
+  PTE_DIRTY,
+  PTE_PRESENT,
+  PTE_WRITE,
+  pteNumber,
+} from '../virtual/page-table.ts';
 import { VM_SHARED, type Vma } from '../virtual/vma.ts';
 import type { FaultHandler } from './fault-handler.ts';
 

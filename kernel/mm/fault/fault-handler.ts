@@ -123,8 +123,7 @@ export class FaultHandler {
       } else if (pte !== 0) {
         if (isHole(this.mm, pte, vma)) yield* readFilePage(this, page, vma, write);
         else yield* copyOnWrite(this, page, vma, write, origin);
-      }
-      else if (vma.file !== undefined) {
+      } else if (vma.file !== undefined) {
         if (isBeyondEnd(page, vma)) return NO_PAGE;
         const cached = yield* readFilePage(this, page, vma, write);
         const frame = this.tryHandle(page, vma, write, origin);
@@ -175,13 +174,7 @@ export class FaultHandler {
   }
 
   /** Maps a frame, whose reference becomes the mapping's, as anonymous memory of this process alone. */
-  installAnonymous(
-    page: number,
-    frame: number,
-    vma: Vma,
-    write: boolean,
-    origin: number,
-  ): void {
+  installAnonymous(page: number, frame: number, vma: Vma, write: boolean, origin: number): void {
     const { table, memory, id } = this.mm;
     const { frames, lru, rmap } = memory;
     // Linux makes an entry writable for a write only: a page that a driver reads is written by a later fault.
@@ -198,7 +191,8 @@ export class FaultHandler {
   private mustUnshare(pte: number, vma: Vma, origin: number): boolean {
     if (origin !== ORIGIN_PIN || (pte & PTE_WRITE) !== 0) return false;
     const { frames, settings } = this.mm.memory;
-    if (settings.pinnedAtFork === 'shared' || (vma.flags & (VM_SHARED | VM_PFNMAP)) !== 0) return false;
+    if (settings.pinnedAtFork === 'shared' || (vma.flags & (VM_SHARED | VM_PFNMAP)) !== 0)
+      return false;
     return (frames.flags[frames.headOf(pteNumber(pte))] & FRAME_ANON_EXCLUSIVE) === 0;
   }
 
@@ -232,7 +226,8 @@ export class FaultHandler {
     const isSole = swap.users(slot) === 1;
     swap.release(slot);
     // do_swap_page: a page of this process alone may be written at once, if the area may be.
-    const isOwn = isSole && (frames.flags[frame] & FRAME_SWAP_CACHE) === 0 && frames.mapCounts[frame] === 0;
+    const isOwn =
+      isSole && (frames.flags[frame] & FRAME_SWAP_CACHE) === 0 && frames.mapCounts[frame] === 0;
     const mayWrite = isOwn && (vma.prot & PROT_WRITE) !== 0;
     const rights = (mayWrite ? PTE_WRITE : 0) | (mayWrite && write ? PTE_DIRTY : 0);
     table.set(page, makePte(frame, PTE_PRESENT | PTE_ACCESSED | rights));
@@ -241,7 +236,8 @@ export class FaultHandler {
     frames.flags[frame] |= FRAME_SWAP_BACKED;
     frames.origins[frame] = origin;
     rmap.map(frame, this.mm.id, page);
-    if ((frames.flags[frame] & FRAME_LRU) === 0 && !memory.pageLocks.isLocked(frame)) lru.add(frame, false);
+    if ((frames.flags[frame] & FRAME_LRU) === 0 && !memory.pageLocks.isLocked(frame))
+      lru.add(frame, false);
     if (vma.flags & VM_LOCKED) lockPage(memory, frame);
   }
 

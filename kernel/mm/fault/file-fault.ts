@@ -18,7 +18,14 @@ import {
 } from '../physical/frames.ts';
 import { lockPage } from '../virtual/mlock-pages.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
-import { makePte, PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE, pteNumber } from '../virtual/page-table.ts';
+import {
+  makePte,
+  PTE_ACCESSED,
+  PTE_DIRTY,
+  PTE_PRESENT,
+  PTE_WRITE,
+  pteNumber,
+} from '../virtual/page-table.ts';
 import {
   filePageOf,
   PROT_WRITE,
@@ -55,7 +62,8 @@ export function tryFileFault(
   const isShared = (vma.flags & VM_SHARED) !== 0;
   const cached = files.tryFrame(file, index, mm);
   if (cached < 0 && !(file.kind === 'xip' && !file.pages.has(index))) return MUST_SLEEP;
-  const takesCopy = !isShared && (write || (origin === ORIGIN_PIN && settings.pinnedAtFork === 'copied'));
+  const takesCopy =
+    !isShared && (write || (origin === ORIGIN_PIN && settings.pinnedAtFork === 'copied'));
   if (takesCopy) {
     // The cache keeps the page while memory for its copy is looked for.
     const copy = handler.takeFrame();

@@ -19,7 +19,14 @@ import {
 import { HUGE_PAGES } from '../physical/free-lists.ts';
 import { lockPage } from '../virtual/mlock-pages.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
-import { makePte, PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE, pteNumber } from '../virtual/page-table.ts';
+import {
+  makePte,
+  PTE_ACCESSED,
+  PTE_DIRTY,
+  PTE_PRESENT,
+  PTE_WRITE,
+  pteNumber,
+} from '../virtual/page-table.ts';
 import {
   filePageOf,
   PROT_WRITE,

@@ -23,9 +23,11 @@ export class PageBytes {
   /** Absorbs `length` bytes of `page` from `within` on into `hash`. */
   hashInto(hash: MessageHash, page: number, within: number, length: number): void {
     const [store, place] = this.find(page);
-    if (store !== undefined) return store.hashInto(hash, place, within, length);
-    this.makeAbsent(page);
-    hash.update(this.page, this.words, within, length);
+    if (store !== undefined) store.hashInto(hash, place, within, length);
+    else {
+      this.makeAbsent(page);
+      hash.update(this.page, this.words, within, length);
+    }
   }
 
   /** Copies `length` bytes of `page` from `within` on to `target` at `at`. */
@@ -76,14 +78,14 @@ export class PageBytes {
 
   private makeFilePage(file: MappedFile, index: number): void {
     const { blocks } = this.mm.memory.frames.content;
-    const length = Math.min(PAGE_BYTES, file.length - index * PAGE_BYTES);
-    if (length <= 0) return;
     const block = file.stored.get(index);
     if (block === undefined) {
+      const made = Math.min(file.length, file.madeBytes) - index * PAGE_BYTES;
+      const length = Math.max(0, Math.min(PAGE_BYTES, made));
       writePattern(this.page, this.words, 0, length, file.id, index * PAGE_BYTES);
-    } else {
+    } else if (index * PAGE_BYTES < file.length) {
       const from = block * PAGE_BYTES;
-      this.page.set(blocks.bytes.subarray(from, from + length), 0);
+      this.page.set(blocks.bytes.subarray(from, from + PAGE_BYTES), 0);
     }
   }
 }

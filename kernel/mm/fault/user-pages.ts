@@ -4,6 +4,7 @@
  * next invalidation.
  */
 import type { Sim } from '../../sched/completion.ts';
+import { hasMovable, leaveMovableNodes } from '../migrate/long-term-pin.ts';
 import { NO_FRAME, ORIGIN_DEVICE, ORIGIN_PIN, PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { PTE_PRESENT, PTE_WRITE, pteNumber } from '../virtual/page-table.ts';
@@ -33,9 +34,26 @@ export class UserPages {
    * Pins `count` pages from page `first` on, faulting them in, for writing if `write`; their frames
    * go into `out` from `at` on. Each page is pinned as soon as it is there, so it cannot be reclaimed
    * while later ones are waited for. Returns how many were pinned: fewer when an address is not
-   * mapped or not writable (EFAULT).
+   * mapped or not writable (EFAULT). Where memory may be unplugged, pages leave it before they are pinned
+   * (FOLL_LONGTERM).
+   * @throws SystemCallError ENOMEM when they cannot leave it
    */
   *pin(first: number, count: number, write: boolean, out: Int32Array, at: number): Sim<number> {
+    for (let attempt = 0; ; attempt++) {
+      const pinned = yield* this.pinInPlace(first, count, write, out, at);
+      if (!hasMovable(this.mm.memory, out, at, pinned)) return pinned;
+      this.unpin(out.subarray(at), pinned, false);
+      yield* leaveMovableNodes(this.mm, out.subarray(at, at + pinned), attempt);
+    }
+  }
+
+  private *pinInPlace(
+    first: number,
+    count: number,
+    write: boolean,
+    out: Int32Array,
+    at: number,
+  ): Sim<number> {
     yield* this.mm.lock.lockRead();
     let pinned = 0;
     for (; pinned < count; pinned++) {

@@ -15,7 +15,12 @@ import { filePageOf, type Vma } from '../virtual/vma.ts';
 import type { MappedFile } from './mapped-file.ts';
 
 /** A piece of a process that shows pages of the file: virtual pages [first, end). */
-export type VisitMapping = (mm: MmStruct, vma: Readonly<Vma>, first: number, end: number) => Sim<void>;
+export type VisitMapping = (
+  mm: MmStruct,
+  vma: Readonly<Vma>,
+  first: number,
+  end: number,
+) => Sim<void>;
 
 /** Calls `visit` for each piece of each process that maps pages [firstIndex, endIndex) of the file. */
 export function* forEachMapping(

@@ -23,6 +23,8 @@ export class MappedFile {
   readonly stored = new Map<number, number>();
   /** Pages that a warm file has lost from the page cache: they are read from the device. */
   readonly dropped = new Set<number>();
+  /** Bytes from here on are zeros where nothing was written: the shortest length so far. */
+  madeBytes = Number.POSITIVE_INFINITY;
   /** Shared memory that mmap made: it ends with its last mapping. */
   unnamed = false;
 

@@ -10,14 +10,14 @@
  * `truncate.ts`; which page has to go is reclaim's choice.
  */
 import { assert, Link } from '../../../transport/index.ts';
-import { SpinLock } from '../../sched/spin-lock.ts';
 import type { Sim } from '../../sched/completion.ts';
+import { SpinLock } from '../../sched/spin-lock.ts';
 import type { Memory } from '../memory.ts';
 import { FRAME_LRU, FRAME_SWAP_BACKED, NO_FRAME, PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { type FileKind, MappedFile } from './mapped-file.ts';
 import { punchHole, truncateFile } from './truncate.ts';
-import { writeBack, syncFile } from './writeback.ts';
+import { syncFile, writeBack } from './writeback.ts';
 
 export class PageCache {
   /** Files by number; number 0 is none. */
@@ -200,10 +200,14 @@ export class PageCache {
     const { content } = this.memory.frames;
     if (file.kind !== 'file' || index * PAGE_BYTES >= file.length) return;
     const block = file.stored.get(index);
-    if (block !== undefined) content.setBlock(frame, block);
-    else content.setPattern(frame, file.id, index * PAGE_BYTES);
-    const tail = file.length - index * PAGE_BYTES;
-    if (tail < PAGE_BYTES) this.zeroTail(frame, tail);
+    if (block !== undefined) {
+      content.setBlock(frame, block);
+      return;
+    }
+    const made = Math.min(file.length, file.madeBytes) - index * PAGE_BYTES;
+    if (made <= 0) return;
+    content.setPattern(frame, file.id, index * PAGE_BYTES);
+    if (made < PAGE_BYTES) this.zeroTail(frame, made);
   }
 
   /** Zeros the bytes of a page from `from` on: those beyond the end of its file. */

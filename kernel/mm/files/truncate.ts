@@ -17,9 +17,11 @@ import type { MappedFile } from './mapped-file.ts';
 /** Sets the length of the file; see PageCache.truncate. */
 export function* truncateFile(memory: Memory, file: MappedFile, bytes: number): Sim<void> {
   const old = file.length;
+  file.madeBytes = Math.min(file.madeBytes, old, bytes);
   file.length = bytes;
   if (bytes >= old) return;
   const first = Math.ceil(bytes / PAGE_BYTES);
+  cutStored(memory, file, bytes);
   yield* discard(memory, file, first, Number.MAX_SAFE_INTEGER);
   const within = bytes % PAGE_BYTES;
   const last = file.frameOf(first - 1);
@@ -29,8 +31,31 @@ export function* truncateFile(memory: Memory, file: MappedFile, bytes: number): 
   }
 }
 
+/** The device forgets what was written beyond `bytes`. */
+function cutStored(memory: Memory, file: MappedFile, bytes: number): void {
+  const { blocks } = memory.frames.content;
+  for (const [index, block] of [...file.stored]) {
+    const left = bytes - index * PAGE_BYTES;
+    if (left >= PAGE_BYTES) continue;
+    file.stored.delete(index);
+    if (left > 0) {
+      const cut = blocks.allocate();
+      const [from, to] = [block * PAGE_BYTES, cut * PAGE_BYTES];
+      blocks.bytes.copyWithin(to, from, from + left);
+      blocks.bytes.fill(0, to + left, to + PAGE_BYTES);
+      file.stored.set(index, cut);
+    }
+    blocks.release(block);
+  }
+}
+
 /** Makes pages [first, end) of the file zeros; see PageCache.punch. */
-export function* punchHole(memory: Memory, file: MappedFile, first: number, end: number): Sim<void> {
+export function* punchHole(
+  memory: Memory,
+  file: MappedFile,
+  first: number,
+  end: number,
+): Sim<void> {
   yield* discard(memory, file, first, end);
   if (file.kind !== 'file') return;
   const { blocks } = memory.frames.content;

@@ -24,7 +24,11 @@ export function* makeClean(memory: Memory, frame: number): Sim<boolean> {
     yield costs.unmapPagePs;
     yield* mm.tableLock.lock();
     const pte = mm.table.get(page);
-    if ((pte & PTE_PRESENT) !== 0 && pteNumber(pte) === frame && (pte & (PTE_WRITE | PTE_DIRTY)) !== 0) {
+    if (
+      (pte & PTE_PRESENT) !== 0 &&
+      pteNumber(pte) === frame &&
+      (pte & (PTE_WRITE | PTE_DIRTY)) !== 0
+    ) {
       yield* mm.notifiers.invalidatePage(address, CAUSE_PROTECTION);
       mm.table.set(page, pte & ~(PTE_WRITE | PTE_DIRTY));
       if (pte & PTE_DIRTY) wasDirty = true;

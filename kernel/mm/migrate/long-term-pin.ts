@@ -2,33 +2,42 @@
  * Pins for long (FOLL_LONGTERM) and memory that may be unplugged: pages are moved out of movable nodes
  * before they are pinned for good (mm/gup.c: check_and_migrate_movable_pages).
  *
- * Owns only the move; pinning is `fault/user-pages.ts`.
+ * Owns only the move; pinning is `fault/user-pages.ts`. Without movable nodes it costs a look.
  */
+import { SystemCallError } from '../../errno.ts';
 import type { Sim } from '../../sched/completion.ts';
 import type { Memory } from '../memory.ts';
 import { NO_FRAME } from '../physical/frames.ts';
+import type { MmStruct } from '../virtual/mm-struct.ts';
 
-/** True when a page that is pinned in `frame` would keep its node from being unplugged. */
-export function isInMovableNode(memory: Memory, frame: number): boolean {
-  return memory.nodes[memory.frames.nodeOf(frame)]?.movable === true;
-}
+/** Rounds of moving and pinning again before a pin is refused: a page may come back by swap. Assumed. */
+const MAX_ROUNDS = 10;
 
-/**
- * Moves those of `count` pages in `frames` that are in movable nodes, and that nobody holds, to others.
- * Returns how many stayed: they are held, or there is no room elsewhere.
- */
-export function* leaveMovableNodes(
+/** True when one of `count` pages that are pinned in `frames` keeps its node from being unplugged. */
+export function hasMovable(
   memory: Memory,
   frames: Int32Array,
   first: number,
   count: number,
-): Sim<number> {
+): boolean {
+  if (!memory.nodes.some(({ movable }) => movable)) return false;
+  for (let i = first; i < first + count; i++) if (isInMovable(memory, frames[i])) return true;
+  return false;
+}
+
+/**
+ * Moves those of the pages in `frames` that are in movable nodes to others; `round` counts the calls for
+ * one pin.
+ * @throws SystemCallError ENOMEM when pages stay: somebody holds them, or there is no room elsewhere
+ */
+export function* leaveMovableNodes(mm: MmStruct, frames: Int32Array, round: number): Sim<void> {
+  const { memory } = mm;
   const { migration, nodes } = memory;
   const isolated: number[] = [];
   let staying = 0;
-  for (let i = first; i < first + count; i++) {
-    const head = memory.frames.headOf(frames[i]);
-    if (!isInMovableNode(memory, head) || isolated.includes(head)) continue;
+  for (const frame of frames) {
+    const head = memory.frames.headOf(frame);
+    if (!isInMovable(memory, head) || isolated.includes(head)) continue;
     if (migration.isolate(head)) isolated.push(head);
     else staying++;
   }
@@ -39,6 +48,13 @@ export function* leaveMovableNodes(
     }
     return NO_FRAME;
   };
-  const status = new Int32Array(isolated.length);
-  return staying + (yield* migration.migrate(isolated, target, status));
+  staying += yield* migration.migrate(isolated, target, new Int32Array(isolated.length));
+  if (staying === 0 && round < MAX_ROUNDS) return;
+  const detail = `${staying} pages cannot leave memory that may be unplugged`;
+  const expected = 'room on other nodes, and pages that nobody holds';
+  throw new SystemCallError('ENOMEM', 'pin_user_pages', detail, memory.node.name, expected);
+}
+
+function isInMovable(memory: Memory, frame: number): boolean {
+  return memory.nodes[memory.frames.nodeOf(frame)]?.movable === true;
 }

@@ -33,6 +33,20 @@ export type InvalidationCause =
   | typeof CAUSE_MIGRATE
   | typeof CAUSE_RELEASE;
 
+/** How many there were of each cause: none yet. */
+export function newCauseCounts(): Record<InvalidationCause, number> {
+  return {
+    unmap: 0,
+    clear: 0,
+    protection: 0,
+    cow: 0,
+    move: 0,
+    swap: 0,
+    migrate: 0,
+    release: 0,
+  };
+}
+
 /** Bytes [start, end) of a process whose page table entries are about to change. */
 export interface Invalidation {
   readonly start: number;

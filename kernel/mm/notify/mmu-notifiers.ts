@@ -20,7 +20,12 @@ import type { Thread } from '../../sched/scheduler.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { ExternalReferences } from './external-references.ts';
 import { IntervalNotifiers } from './interval-notifier.ts';
-import { CAUSE_RELEASE, type Invalidation, type InvalidationCause } from './invalidation.ts';
+import {
+  CAUSE_RELEASE,
+  type Invalidation,
+  type InvalidationCause,
+  newCauseCounts,
+} from './invalidation.ts';
 import { type MmuNotifier, NotifierChain } from './notifier-chain.ts';
 import { RunningRange } from './running-range.ts';
 
@@ -33,7 +38,7 @@ export class MmuNotifiers {
   readonly intervals: IntervalNotifiers;
   readonly references: ExternalReferences;
   /** Ranges announced so far, by cause: for reports. */
-  readonly announced = new Map<InvalidationCause, number>();
+  readonly announced = newCauseCounts();
   private readonly chain: NotifierChain;
   private rangeEnded = new Completion<void>('end of an invalidation');
   private isReleased = false;
@@ -232,7 +237,7 @@ export class MmuNotifiers {
       if (current.atomicDepth > 0 && !atomic) this.failAtomic(current, cause);
       current.invalidations++;
     }
-    this.announced.set(cause, (this.announced.get(cause) ?? 0) + 1);
+    this.announced[cause]++;
     const { count } = this.chain.list;
     return new RunningRange(start, end, cause, atomic, nonblock, count, current);
   }

@@ -7,10 +7,11 @@
  */
 import { Completion, type Sim } from '../../sched/completion.ts';
 import type { Memory } from '../memory.ts';
-import { FRAME_DIRTY, FRAME_RECLAIM, FRAME_WRITEBACK } from '../physical/frames.ts';
+import { FRAME_DIRTY, FRAME_WRITEBACK } from '../physical/frames.ts';
 
 export class Flusher {
   private readonly queue: number[] = [];
+  private readonly queued = new Set<number>();
   private isWorking = false;
   private cleaned = new Completion<void>('a page of a file to be written');
 
@@ -24,8 +25,8 @@ export class Flusher {
   /** Queues a dirty page; one that is queued already stays where it is. */
   write(frame: number): void {
     const { frames, scheduler } = this.memory;
-    if ((frames.flags[frame] & FRAME_RECLAIM) !== 0) return;
-    frames.flags[frame] |= FRAME_RECLAIM;
+    if (this.queued.has(frame)) return;
+    this.queued.add(frame);
     frames.get(frame);
     this.queue.push(frame);
     if (this.pending === 1) scheduler.spawn('flush', this.run());
@@ -44,7 +45,7 @@ export class Flusher {
       const isDirty = (frames.flags[frame] & FRAME_DIRTY) !== 0 && frames.files[frame] !== 0;
       if (isDirty) yield* files.writeBack(frame);
       pageLocks.unlock(frame);
-      frames.flags[frame] &= ~FRAME_RECLAIM;
+      this.queued.delete(frame);
       if ((frames.flags[frame] & (FRAME_DIRTY | FRAME_WRITEBACK)) === 0 && lru.rotate(frame)) {
         counters.pgrotated++;
       }

@@ -3,6 +3,7 @@
  * balance_pgdat). Woken when free memory falls to the low watermark, it works until the high one.
  */
 import { Completion, type Sim } from '../../sched/completion.ts';
+import type { Thread } from '../../sched/scheduler.ts';
 import type { Memory } from '../memory.ts';
 import type { MemoryNode } from '../physical/memory-node.ts';
 import type { LruScanner } from './lru-scanner.ts';
@@ -12,6 +13,7 @@ import type { Shrinkers } from './shrinkers.ts';
 
 export class Kswapd {
   private call = new Completion<void>('kswapd to be needed');
+  readonly thread: Thread;
   /** Times that it was woken (pageoutrun). */
   runs = 0;
 
@@ -22,7 +24,7 @@ export class Kswapd {
     private readonly pageOut: PageOut,
     private readonly shrinkers: Shrinkers,
   ) {
-    memory.scheduler.spawn(`kswapd${node.id}`, this.run());
+    this.thread = memory.scheduler.spawn(`kswapd${node.id}`, this.run());
   }
 
   /** Wakes it; does nothing while it works. */

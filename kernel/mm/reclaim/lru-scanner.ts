@@ -53,9 +53,9 @@ export class LruScanner {
     }
     yield* scan.spend();
     if (node.isolatedPages > 0) return;
-    if (node.pagesScanned >= this.reclaimablePages(node) * UNRECLAIMABLE_SCANS) {
-      node.allUnreclaimable = true;
-    }
+    // It may also come back without a page freed: when swap has room again.
+    const limit = this.reclaimablePages(node) * UNRECLAIMABLE_SCANS;
+    node.allUnreclaimable = node.pagesScanned >= limit;
   }
 
   /** Pages of the node that reclaim could look at (zone_reclaimable_pages). */

@@ -7,14 +7,14 @@
  * of the process. When nobody is left to be killed, the machine panics.
  *
  * Simpler than Linux: threads that sleep in the victim are not woken; they end when they wake up by
- * themselves. The reaper asks notifier clients that sleep, where Linux would leave such a range.
+ * themselves.
  */
 import { Failure } from '../../../transport/index.ts';
 import type { Sim } from '../../sched/completion.ts';
 import { endMm } from '../calls/process-calls.ts';
 import type { Memory } from '../memory.ts';
 import { CAUSE_UNMAP } from '../notify/invalidation.ts';
-import { zapRange } from '../page-range.ts';
+import { lockTable, zapEntries } from '../page-range.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { isSwapPte } from '../virtual/page-table.ts';
@@ -117,21 +117,33 @@ export class OomKiller {
 
   private *reap(mm: MmStruct): Sim<void> {
     const { timers, costs } = this.memory;
-    for (let tries = 0; tries < REAP_TRIES; tries++) {
-      if (mm.lock.tryLockRead()) {
-        for (const { start, end, flags, file } of [...mm.vmas.list()]) {
-          const isShared = file !== undefined && (flags & VM_SHARED) !== 0;
-          if (isShared || (flags & (VM_HUGETLB | VM_PFNMAP)) !== 0) continue;
-          yield* zapRange(mm, start, end, CAUSE_UNMAP);
-        }
-        mm.lock.unlockRead();
-        break;
-      }
+    for (let tries = 0; tries < REAP_TRIES && !(yield* this.reapOnce(mm)); tries++) {
       yield* timers.sleep(costs.oomReapRetryPs);
     }
     this.forget(mm);
     if (mm.endProcess !== undefined) yield* mm.endProcess();
     else yield* endMm(mm);
+  }
+
+  /** Takes the private memory of a victim; false when a lock or a client was in the way of some of it. */
+  private *reapOnce(mm: MmStruct): Sim<boolean> {
+    if (!mm.lock.tryLockRead()) return false;
+    let isWhole = true;
+    for (const { start, end, flags, file } of [...mm.vmas.list()]) {
+      const isShared = file !== undefined && (flags & VM_SHARED) !== 0;
+      if (isShared || (flags & (VM_HUGETLB | VM_PFNMAP)) !== 0) continue;
+      const range = yield* mm.notifiers.beginNonblock(start, end, CAUSE_UNMAP);
+      if (range.refused) isWhole = false;
+      else {
+        yield* lockTable(mm, start, end);
+        const zapped = zapEntries(mm, start / PAGE_BYTES, end / PAGE_BYTES);
+        mm.tableLock.unlock();
+        yield zapped * this.memory.costs.unmapPagePs;
+      }
+      yield* mm.notifiers.end(range);
+    }
+    mm.lock.unlockRead();
+    return isWhole;
   }
 
   /** Its memory is back, or it is not going to come back: others may be killed. */

@@ -22,6 +22,7 @@ import {
   FRAME_UNEVICTABLE,
   FRAME_WRITEBACK,
 } from '../physical/frames.ts';
+import { splitHugePage } from '../virtual/huge-pages.ts';
 import { makePte, PTE_DIRTY, PTE_SWAP } from '../virtual/page-table.ts';
 import { Flusher } from './flusher.ts';
 import { PageAge } from './page-age.ts';
@@ -72,7 +73,7 @@ export class PageOut {
     const flags = frames.flags[frame];
     if ((flags & (FRAME_UNEVICTABLE | FRAME_LOCKED)) !== 0) return VERDICT_KEEP;
     if ((flags & FRAME_WRITEBACK) !== 0) {
-      frames.flags[frame] |= FRAME_RECLAIM;
+      if ((flags & FRAME_SWAP_CACHE) !== 0) frames.flags[frame] |= FRAME_RECLAIM;
       return VERDICT_KEEP;
     }
     scan.pendingPs += this.age.look(frame);
@@ -91,6 +92,7 @@ export class PageOut {
   /** Takes a page out of memory as far as it goes; returns what is to become of it. */
   *reclaim(frame: number, scan: ScanControl): Sim<number> {
     const { pageLocks, costs } = this.memory;
+    if ((this.memory.frames.flags[frame] & FRAME_HUGE) !== 0) return this.split(frame, scan);
     if (!pageLocks.tryLock(frame)) return VERDICT_KEEP;
     scan.pendingPs += costs.reclaimPagePs;
     yield* scan.spend();
@@ -114,10 +116,15 @@ export class PageOut {
     }
     frames.flags[frame] &= ~FRAME_REFERENCED;
     if (frames.extraReferences(frame, 1) > 0) return VERDICT_KEEP;
-    if ((flags & FRAME_HUGE) !== 0) return VERDICT_ACTIVATE;
     const needsSlot = (flags & FRAME_SWAP_BACKED) !== 0 && swapCache.slotOf(frame) === NO_SLOT;
     const isFull = swap.usedSlots === swap.slotCount;
     return needsSlot && isDirty && isFull ? VERDICT_ACTIVATE : VERDICT_TRY;
+  }
+
+  /** Huge pages are swapped in pieces (split_folio): their pages go to the lists, where reclaim meets them. */
+  private split(frame: number, scan: ScanControl): number {
+    scan.pendingPs += this.memory.costs.hugeSplitPs;
+    return splitHugePage(this.memory, frame, 1) ? VERDICT_KEEP : VERDICT_ACTIVATE;
   }
 
   /** Takes a locked page out of all page tables; anonymous memory gets a slot on the way. */

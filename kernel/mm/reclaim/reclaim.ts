@@ -43,6 +43,7 @@ export class Reclaim {
     this.kswapds = memory.nodes.map(
       (node) => new Kswapd(memory, node, scanner, pageOut, shrinkers),
     );
+    for (const { thread } of this.kswapds) this.reclaimers.add(thread);
   }
 
   /** Adds somebody who can give memory back when asked. */

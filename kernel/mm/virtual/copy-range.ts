@@ -61,7 +61,11 @@ export function* copyRange(
   while (page < end && isWhole) {
     yield* tableLock.lock();
     // Up to a page that needs memory of its own, which may have to be waited for.
-    for (page = parent.table.nextUsed(page, end); page < end; page = parent.table.nextUsed(page, end)) {
+    for (
+      page = parent.table.nextUsed(page, end);
+      page < end;
+      page = parent.table.nextUsed(page, end)
+    ) {
       if (progress.entriesLeft <= 0) isWhole = false;
       if (!isWhole || isPinned(parent, page)) break;
       progress.entriesLeft--;
@@ -115,7 +119,8 @@ function isPinned(mm: MmStruct, page: number): boolean {
   const { frames, settings, zeroFrame } = mm.memory;
   const pte = mm.table.get(page);
   const frame = pteNumber(pte);
-  if (settings.pinnedAtFork === 'shared' || (pte & PTE_PRESENT) === 0 || frame === zeroFrame) return false;
+  if (settings.pinnedAtFork === 'shared' || (pte & PTE_PRESENT) === 0 || frame === zeroFrame)
+    return false;
   const head = frames.headOf(frame);
   return frames.pinCounts[head] > 0 && frames.files[head] === 0;
 }

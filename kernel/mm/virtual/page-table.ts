@@ -117,7 +117,8 @@ export class PageTable {
     assert(huge !== 0, 'no huge page is there to split');
     this.setHuge(page, 0);
     const entries = new Int32Array(TABLE_ENTRIES);
-    for (let index = 0; index < TABLE_ENTRIES; index++) entries[index] = huge + (index << PTE_SHIFT);
+    for (let index = 0; index < TABLE_ENTRIES; index++)
+      entries[index] = huge + (index << PTE_SHIFT);
     this.addLeaf(number, { entries, used: TABLE_ENTRIES, huge: 0 });
     this.count((huge & PTE_PRESENT) * HUGE_PAGES);
   }

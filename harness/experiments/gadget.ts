@@ -1,12 +1,15 @@
 /**
- * A client of the notifier list that follows every rule unless a test replaces a callback: a table of
+ * A client of the notifier list that follows every rule unless told otherwise: a table of
  * entries that it fills on request and empties when told to, and a log of what it was told.
  */
-import type { AddressSpace } from '../../kernel/mm/address-space.ts';
-import type { Invalidation, InvalidationCause } from '../../kernel/mm/notify/invalidation.ts';
-import type { MmuNotifier } from '../../kernel/mm/notify/mmu-notifiers.ts';
-import type { Sim } from '../../kernel/sched/completion.ts';
-import { PAGE } from './bench.ts';
+import {
+  type AddressSpace,
+  type Invalidation,
+  type InvalidationCause,
+  type MmuNotifier,
+  PAGE_BYTES,
+  type Sim,
+} from '../../kernel/index.ts';
 
 export class Gadget implements MmuNotifier {
   /** Frame of each virtual page that it maps. */
@@ -29,7 +32,7 @@ export class Gadget implements MmuNotifier {
 
   /** Enters the page at `address`, which must be present. */
   map(address: number): void {
-    const page = address / PAGE;
+    const page = address / PAGE_BYTES;
     const frame = this.mm.pages.followPage(page, false);
     this.mm.notifiers.references.insert(this, page, frame);
     this.entries.set(page, frame);
@@ -38,7 +41,7 @@ export class Gadget implements MmuNotifier {
   drop(start: number, end: number): void {
     const { references } = this.mm.notifiers;
     for (const [page, frame] of [...this.entries]) {
-      if (page * PAGE < start || page * PAGE >= end) continue;
+      if (page * PAGE_BYTES < start || page * PAGE_BYTES >= end) continue;
       if (this.written.delete(page)) this.mm.memory.frames.markDirty(frame);
       references.drop(this, page, frame);
       this.entries.delete(page);
@@ -52,12 +55,12 @@ export class Gadget implements MmuNotifier {
 
   *agePage(address: number): Sim<boolean> {
     yield* this.hear('age');
-    return this.young.delete(address / PAGE);
+    return this.young.delete(address / PAGE_BYTES);
   }
 
   *invalidatePage(address: number, cause: InvalidationCause): Sim<void> {
     yield* this.hear(`page ${cause}`);
-    if (this.obeys) this.drop(address, address + PAGE);
+    if (this.obeys) this.drop(address, address + PAGE_BYTES);
   }
 
   *invalidateRangeBegin(range: Invalidation): Sim<void> {

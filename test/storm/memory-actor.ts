@@ -1,0 +1,632 @@
+/**
+ * One process of the memory storm: random system calls, accesses by the CPU, by a virtual machine, by a GRU
+ * and by the adapter over its loopback, each checked against a model of what memory should hold.
+ *
+ * A process does one thing at a time, so its model is exact; the storm is around it: other processes, and
+ * the kernel moving, swapping, compacting and unplugging (`memory-disturber.ts`).
+ */
+import { Gru } from '../../kernel/clients/gru.ts';
+import type { GruContext } from '../../kernel/clients/gru-context.ts';
+import { UmmunotifySource } from '../../kernel/clients/invalidation-source-ummunotify.ts';
+import { Kvm } from '../../kernel/clients/kvm.ts';
+import { PerfEvents } from '../../kernel/clients/perf-events.ts';
+import { RegistrationCache } from '../../kernel/clients/registration-cache.ts';
+import { SkeletonV7 } from '../../kernel/clients/skeleton-v7.ts';
+import { Ummunotify } from '../../kernel/clients/ummunotify.ts';
+import type { Vcpu } from '../../kernel/clients/vcpu.ts';
+import { VerbsRegistrar } from '../../kernel/clients/verbs-registrar.ts';
+import type { MoveMethod } from '../../kernel/driver/region-mover.ts';
+import {
+  type AddressSpace,
+  type Host,
+  type HostProcess,
+  type MemoryRegion,
+  PROT_READ,
+  PROT_WRITE,
+  type Sim,
+  SystemCallError,
+} from '../../kernel/index.ts';
+import { MAP_POPULATE, MAP_SHARED } from '../../kernel/mm/address-space.ts';
+import { MADV_DONTNEED, MADV_HUGEPAGE, MADV_WILLNEED } from '../../kernel/mm/calls/advice.ts';
+import type { MappedFile } from '../../kernel/mm/files/mapped-file.ts';
+import type { MmuNotifier } from '../../kernel/mm/notify/mmu-notifiers.ts';
+import {
+  ACCESS_LOCAL_WRITE,
+  ACCESS_ON_DEMAND,
+  ACCESS_REMOTE_READ,
+  ACCESS_REMOTE_WRITE,
+  type RandomStream,
+  SEND_SIGNALED,
+  SIZE_MAX,
+  US,
+  WC_SUCCESS,
+  WR_RDMA_READ,
+  WR_RDMA_WRITE,
+} from '../../transport/index.ts';
+import { type Endpoint, endpoint, join } from '../fixtures/loopback.ts';
+import { MemoryModel, PAGE, RW } from './memory-model.ts';
+
+/** What a process does its calls on: private memory that comes and goes. */
+export const BASE = 0x7f00_0000_0000;
+export const SPAN = 96;
+/** Pages that are registered, pinned, and stay. */
+const PINNED_BASE = BASE + 2 ** 31;
+const PINNED_PAGES = 24;
+/** What the adapter sends from and reads to. */
+const STAGING = BASE + 2 ** 32;
+const STAGING_PAGES = 8;
+/** A file that all share; each writes its own part. */
+const FILE_BASE = BASE + 2 ** 33;
+export const FILE_SLICE = 12;
+const RIGHTS = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_WRITE;
+const METHODS: readonly MoveMethod[] = ['retry', 'suspend', 'precopy'];
+const OWN_LID = 1;
+
+/** A client of the notifiers that checks how it is called: outside of the ledger that checks clients. */
+class Witness implements MmuNotifier {
+  isRegistered = false;
+  private readonly open: { start: number; end: number }[] = [];
+
+  constructor(readonly name: string) {}
+
+  *invalidateRangeBegin(range: { start: number; end: number }): Sim<void> {
+    this.check('begin');
+    this.open.push(range);
+    yield 50_000;
+  }
+
+  *invalidateRangeEnd(range: { start: number; end: number }): Sim<void> {
+    this.check('end');
+    const at = this.open.indexOf(range);
+    // One that began before the registration was visible ends without a begin.
+    if (at >= 0) this.open.splice(at, 1);
+    yield 50_000;
+  }
+
+  /** Invalidations that began and have not ended. */
+  get openCount(): number {
+    return this.open.length;
+  }
+
+  private check(what: string): void {
+    if (!this.isRegistered) throw new Error(`${this.name}: ${what} without a registration`);
+  }
+}
+
+export class Actor {
+  /** Operations done, by name: that a storm does what it says. */
+  readonly done = new Map<string, number>();
+  private model = new MemoryModel(SPAN);
+  private readonly pinnedModel = new MemoryModel(PINNED_PAGES);
+  private readonly fileModel = new MemoryModel(FILE_SLICE);
+  private readonly locked = new Set<number>();
+  private ends: [Endpoint, Endpoint] | undefined;
+  private staging: MemoryRegion | undefined;
+  private implicit: MemoryRegion | undefined;
+  private onDemand: { region: MemoryRegion; first: number; count: number } | undefined;
+  private pinned: MemoryRegion | undefined;
+  private vcpu: Vcpu | undefined;
+  private kvm: Kvm | undefined;
+  private gru: Gru | undefined;
+  private context: GruContext | undefined;
+  private cache: RegistrationCache<MemoryRegion> | undefined;
+  private perf: PerfEvents | undefined;
+  private readonly witness: Witness;
+  private children = 0;
+
+  constructor(
+    private readonly host: Host,
+    readonly process: HostProcess,
+    private readonly random: RandomStream,
+    private readonly file: MappedFile,
+    private readonly slice: number,
+  ) {
+    this.witness = new Witness(`witness of ${process.name}`);
+  }
+
+  private get mm(): AddressSpace {
+    return this.process.mm;
+  }
+
+  /** The region that a disturber may move, while it is there. */
+  get movable(): MemoryRegion | undefined {
+    return this.pinned;
+  }
+
+  /** The life of the process: `count` operations, then its end. */
+  *run(count: number): Sim<void> {
+    yield* this.setUp();
+    for (let i = 0; i < count; i++) {
+      yield* this.step();
+      if (i % 8 === 7) this.check();
+      yield* this.host.sleep(this.random.below(20 * US));
+    }
+    while (this.children > 0) yield* this.host.sleep(100 * US);
+    this.check();
+    yield* this.tearDown();
+    if (this.random.chance(500_000)) yield* this.process.exit();
+    else yield* this.endByHand();
+  }
+
+  private *setUp(): Sim<void> {
+    const { mm, random } = this;
+    const { verbs } = this.process;
+    yield* mm.mmap(PINNED_BASE, PINNED_PAGES * PAGE, RW);
+    yield* mm.mmap(STAGING, STAGING_PAGES * PAGE, RW);
+    yield* mm.touch(STAGING, STAGING_PAGES, true);
+    this.pinnedModel.map(0, PINNED_PAGES, RW);
+    const offset = this.slice * FILE_SLICE * PAGE;
+    yield* mm.mmap(FILE_BASE, FILE_SLICE * PAGE, RW, MAP_SHARED, this.file, offset);
+    yield* mm.write(FILE_BASE, new Uint8Array(FILE_SLICE * PAGE));
+    this.fileModel.map(0, FILE_SLICE, RW);
+    const first = yield* endpoint(this.process);
+    const second = yield* endpoint(this.process, first.pd);
+    yield* join(first, second, OWN_LID);
+    this.ends = [first, second];
+    this.staging = yield* verbs.regMr(first.pd, STAGING, STAGING_PAGES * PAGE, RIGHTS);
+    if (random.chance(600_000)) {
+      this.implicit = yield* verbs.regMr(first.pd, 0, SIZE_MAX, RIGHTS | ACCESS_ON_DEMAND);
+    }
+    if (random.chance(600_000)) {
+      this.kvm = yield* Kvm.create(mm, { batchPages: random.chance(500_000) ? 1 : 512 });
+      this.kvm.addSlot({ firstGfn: 0, pageCount: SPAN, address: BASE });
+      const pages = new Map<number, number>();
+      for (let page = 0; page < SPAN; page++) pages.set(page, page);
+      this.vcpu = this.kvm.createVcpu(pages);
+    }
+    if (random.chance(600_000)) {
+      this.gru = yield* Gru.open(mm, { tlbEntries: 16 });
+      this.context = this.gru.createContext();
+    }
+    if (random.chance(400_000)) {
+      const source = yield* UmmunotifySource.open(new Ummunotify(), mm);
+      const registrar = new VerbsRegistrar(verbs, first.pd);
+      this.cache = new RegistrationCache(mm, registrar, source, {
+        release: 'lazy',
+        budgetBytes: Number.POSITIVE_INFINITY,
+      });
+    }
+    if (random.chance(300_000)) {
+      this.perf = yield* PerfEvents.open(mm, { pageCount: 1, mode: 'drop' });
+      yield* this.perf.addFilter(1, BASE, BASE + SPAN * PAGE);
+    }
+  }
+
+  private *tearDown(): Sim<void> {
+    yield* this.setWitness(false);
+    if (this.kvm) yield* this.kvm.destroy();
+    if (this.gru) yield* this.gru.close();
+    if (this.cache) yield* this.cache.close();
+    if (this.perf) yield* this.perf.close();
+  }
+
+  /** Gives everything back before the end, one thing after the other, as a tidy program does. */
+  private *endByHand(): Sim<void> {
+    const { verbs } = this.process;
+    const regions = [this.staging, this.implicit, this.pinned, this.onDemand?.region];
+    for (const region of regions) if (region) yield* verbs.deregMr(region);
+    this.pinned = undefined;
+    for (const { start, end } of [...this.mm.mappings()]) yield* this.mm.munmap(start, end - start);
+    yield* this.process.exit();
+  }
+
+  private *step(): Sim<void> {
+    const { random } = this;
+    const first = random.below(SPAN);
+    const count = 1 + random.below(Math.min(24, SPAN - first));
+    const name = NAMES[random.below(NAMES.length)] as (typeof NAMES)[number];
+    try {
+      const happened = yield* this.carryOut(name, first, count);
+      if (happened) this.done.set(name, (this.done.get(name) ?? 0) + 1);
+    } catch (error) {
+      // What the machine may refuse at any time; nothing has changed then.
+      if (!(error instanceof SystemCallError) || !REFUSALS.includes(error.errno)) throw error;
+      this.done.set(`${name} ${error.errno}`, (this.done.get(`${name} ${error.errno}`) ?? 0) + 1);
+    }
+  }
+
+  private *carryOut(name: string, first: number, count: number): Sim<boolean> {
+    const { mm, model, random } = this;
+    const [address, length] = [BASE + first * PAGE, count * PAGE];
+    switch (name) {
+      case 'mmap': {
+        const prot = random.chance(850_000) ? RW : PROT_READ;
+        const flags = random.chance(200_000) ? MAP_POPULATE : 0;
+        yield* mm.mmap(address, length, prot, flags);
+        model.map(first, count, prot);
+        for (let page = first; page < first + count; page++) this.locked.delete(page);
+        return true;
+      }
+      case 'munmap':
+        yield* mm.munmap(address, length);
+        model.unmap(first, count);
+        for (let page = first; page < first + count; page++) this.locked.delete(page);
+        return true;
+      case 'mprotect': {
+        if (!model.allows(first, count, PROT_READ)) return false;
+        const prot = random.chance(600_000) ? RW : PROT_READ;
+        yield* mm.mprotect(address, length, prot);
+        model.protect(first, count, prot);
+        return true;
+      }
+      case 'dontneed':
+        // Locked memory is refused (EINVAL).
+        if (!model.allows(first, count, PROT_READ) || this.isLocked(first, count)) return false;
+        yield* mm.madvise(address, length, MADV_DONTNEED);
+        model.zero(first, count);
+        return true;
+      case 'advise':
+        if (!model.allows(first, count, PROT_READ)) return false;
+        yield* mm.madvise(address, length, random.chance(500_000) ? MADV_WILLNEED : MADV_HUGEPAGE);
+        return true;
+      case 'mremap':
+        return yield* this.remap(first, count);
+      case 'mlock':
+        if (!model.allows(first, count, PROT_READ) || this.locked.size + count > 24) return false;
+        yield* mm.mlock(address, length);
+        for (let page = first; page < first + count; page++) this.locked.add(page);
+        return true;
+      case 'munlock':
+        if (!model.allows(first, count, PROT_READ)) return false;
+        yield* mm.munlock(address, length);
+        for (let page = first; page < first + count; page++) this.locked.delete(page);
+        return true;
+      case 'touch':
+        if (!model.allows(first, count, PROT_READ)) return false;
+        yield* mm.touch(address, count, false);
+        return true;
+      case 'write':
+        return yield* this.writeBy(first, count, (at, bytes) => mm.write(at, bytes));
+      case 'fork':
+        return yield* this.fork();
+      case 'witness':
+        yield* this.setWitness(!this.witness.isRegistered);
+        return true;
+      case 'file write': {
+        const at = random.below(FILE_SLICE * PAGE - 9000);
+        const bytes = this.pattern(1 + random.below(8000));
+        yield* mm.write(FILE_BASE + at, bytes);
+        this.fileModel.write(at, bytes);
+        return true;
+      }
+      default:
+        return yield* this.useDevice(name, first, count);
+    }
+  }
+
+  private *useDevice(name: string, first: number, count: number): Sim<boolean> {
+    const { vcpu, context, implicit } = this;
+    switch (name) {
+      case 'guest write':
+        if (vcpu === undefined) return false;
+        return yield* this.writeBy(first, count, (at, bytes) => vcpu.write(at - BASE, bytes));
+      case 'guest read':
+        if (vcpu === undefined) return false;
+        return yield* this.readBy(first, count, (at, length) => vcpu.read(at - BASE, length));
+      case 'gru write':
+        if (context === undefined) return false;
+        return yield* this.writeBy(first, count, (at, bytes) => context.write(at, bytes));
+      case 'gru read':
+        if (context === undefined) return false;
+        return yield* this.readBy(first, count, (at, length) => context.read(at, length));
+      case 'skeleton':
+        return yield* this.useSkeleton(first, count);
+      case 'implicit write':
+        if (implicit === undefined) return false;
+        return yield* this.rdmaWrite(implicit, this.model, BASE, first, count);
+      case 'implicit read':
+        if (implicit === undefined) return false;
+        return yield* this.rdmaRead(implicit, this.model, BASE, first, count);
+      case 'on demand':
+        return yield* this.useOnDemand(first, count);
+      case 'pinned':
+        return yield* this.usePinned();
+      case 'move':
+        return yield* this.movePinned();
+      case 'cache':
+        return yield* this.useCache(first, count);
+      default:
+        return false;
+    }
+  }
+
+  private *remap(first: number, count: number): Sim<boolean> {
+    const to = this.random.below(SPAN - count + 1);
+    const isApart = to >= first + count || to + count <= first;
+    if (!isApart || !this.model.isUniform(first, count) || this.isLocked(first, count))
+      return false;
+    if (this.isLocked(to, count)) return false;
+    try {
+      yield* this.mm.mremap(BASE + first * PAGE, count * PAGE, BASE + to * PAGE, count * PAGE);
+    } catch (error) {
+      // Alike to the model, but not one mapping: under different advice, say.
+      if (error instanceof SystemCallError && error.errno === 'EFAULT') return false;
+      throw error;
+    }
+    this.model.move(first, count, to);
+    return true;
+  }
+
+  /** A child looks at what it inherited, writes some of it, looks again, and ends; meanwhile life goes on. */
+  private *fork(): Sim<boolean> {
+    if (this.children > 1) return false;
+    const child = yield* this.mm.fork(`${this.process.name} child`);
+    const model = this.model.copy();
+    const seed = this.random.below(1000);
+    this.children++;
+    const actor = this;
+    this.host.spawn(
+      'child',
+      (function* (): Sim<void> {
+        for (let i = 0; i < 3; i++) {
+          yield* actor.host.sleep(((seed * 7 + i * 13) % 300) * US);
+          actor.compare(child, model, BASE, 0, SPAN, 'a child');
+          const page = (seed + i * 31) % SPAN;
+          if (!model.allows(page, 1, PROT_WRITE)) continue;
+          const bytes = new Uint8Array(PAGE).fill(seed + i);
+          yield* child.write(BASE + page * PAGE, bytes);
+          model.write(page * PAGE, bytes);
+        }
+        actor.compare(child, model, BASE, 0, SPAN, 'a child');
+        yield* child.exit();
+        actor.children--;
+      })(),
+    );
+    return true;
+  }
+
+  private *setWitness(wanted: boolean): Sim<void> {
+    const { witness, mm } = this;
+    if (witness.isRegistered === wanted) return;
+    if (wanted) {
+      witness.isRegistered = true;
+      yield* mm.notifiers.attach(witness);
+    } else {
+      yield* mm.notifiers.detach(witness);
+      witness.isRegistered = false;
+    }
+  }
+
+  private *useSkeleton(first: number, count: number): Sim<boolean> {
+    if (!this.model.allows(first, count, PROT_WRITE)) return false;
+    const skeleton = new SkeletonV7(this.mm);
+    yield* this.mm.notifiers.attach(skeleton);
+    for (let page = first; page < first + Math.min(count, 6); page++) {
+      yield* skeleton.populate(BASE + page * PAGE, this.random.chance(300_000), true);
+      yield* this.host.sleep(this.random.below(10 * US));
+    }
+    yield* this.mm.notifiers.detach(skeleton);
+    return true;
+  }
+
+  private *useOnDemand(first: number, count: number): Sim<boolean> {
+    const { verbs } = this.process;
+    const { onDemand, random } = this;
+    if (onDemand === undefined) {
+      const { pd } = this.firstEnd;
+      const access = RIGHTS | ACCESS_ON_DEMAND;
+      const region = yield* verbs.regMr(pd, BASE + first * PAGE, count * PAGE, access);
+      this.onDemand = { region, first, count };
+      return true;
+    }
+    if (random.chance(150_000)) {
+      this.onDemand = undefined;
+      yield* verbs.deregMr(onDemand.region);
+      return true;
+    }
+    const from = onDemand.first + random.below(onDemand.count);
+    const pages = 1 + random.below(onDemand.first + onDemand.count - from);
+    if (random.chance(500_000)) {
+      return yield* this.rdmaWrite(onDemand.region, this.model, BASE, from, pages);
+    }
+    return yield* this.rdmaRead(onDemand.region, this.model, BASE, from, pages);
+  }
+
+  private *usePinned(): Sim<boolean> {
+    const { verbs } = this.process;
+    const { pinned, random } = this;
+    if (pinned === undefined) {
+      this.pinned = yield* verbs.regMr(this.firstEnd.pd, PINNED_BASE, PINNED_PAGES * PAGE, RIGHTS);
+      return true;
+    }
+    if (random.chance(150_000)) {
+      this.pinned = undefined;
+      yield* verbs.deregMr(pinned);
+      return true;
+    }
+    const first = random.below(PINNED_PAGES);
+    const count = 1 + random.below(PINNED_PAGES - first);
+    if (random.chance(600_000)) {
+      return yield* this.rdmaWrite(pinned, this.pinnedModel, PINNED_BASE, first, count);
+    }
+    return yield* this.rdmaRead(pinned, this.pinnedModel, PINNED_BASE, first, count);
+  }
+
+  private *movePinned(): Sim<boolean> {
+    const { pinned, random } = this;
+    if (pinned === undefined) return false;
+    const method = METHODS[random.below(METHODS.length)] as MoveMethod;
+    const thread = this.host.spawn(
+      'mover',
+      this.process.verbs.moveMr(pinned, random.below(2), method),
+    );
+    // The adapter and the CPU go on meanwhile.
+    for (let i = 0; i < 4 && !thread.done.done; i++) {
+      const first = random.below(PINNED_PAGES);
+      const count = 1 + random.below(PINNED_PAGES - first);
+      if (i % 2 === 0) {
+        yield* this.rdmaWrite(pinned, this.pinnedModel, PINNED_BASE, first, count);
+        continue;
+      }
+      const bytes = this.pattern(count * PAGE);
+      yield* this.mm.write(PINNED_BASE + first * PAGE, bytes);
+      this.pinnedModel.write(first * PAGE, bytes);
+    }
+    yield thread.done;
+    return true;
+  }
+
+  /** A transfer whose memory a registration cache registers, told by ummunotify what to forget. */
+  private *useCache(first: number, count: number): Sim<boolean> {
+    const { cache } = this;
+    if (cache === undefined || !this.model.allows(first, count, PROT_WRITE)) return false;
+    const lease = yield* cache.acquire(BASE + first * PAGE, count * PAGE, true);
+    yield* this.rdmaWrite(lease.handle, this.model, BASE, first, count);
+    yield* this.rdmaRead(lease.handle, this.model, BASE, first, count);
+    yield* cache.release(lease);
+    return true;
+  }
+
+  /** RDMA WRITE into up to STAGING_PAGES pages of a region, through the adapter's loopback. */
+  private *rdmaWrite(
+    region: MemoryRegion,
+    model: MemoryModel,
+    base: number,
+    first: number,
+    count: number,
+  ): Sim<boolean> {
+    const pages = Math.min(count, STAGING_PAGES);
+    if (!model.allows(first, pages, PROT_WRITE)) return false;
+    const skip = this.random.below(PAGE);
+    const bytes = this.pattern(1 + this.random.below(pages * PAGE - skip));
+    yield* this.mm.write(STAGING, bytes);
+    yield* this.transfer(WR_RDMA_WRITE, bytes.length, base + first * PAGE + skip, region);
+    model.write(first * PAGE + skip, bytes);
+    return true;
+  }
+
+  /** RDMA READ of up to STAGING_PAGES pages of a region, compared with the model. */
+  private *rdmaRead(
+    region: MemoryRegion,
+    model: MemoryModel,
+    base: number,
+    first: number,
+    count: number,
+  ): Sim<boolean> {
+    const pages = Math.min(count, STAGING_PAGES);
+    if (!model.allows(first, pages, PROT_READ)) return false;
+    yield* this.transfer(WR_RDMA_READ, pages * PAGE, base + first * PAGE, region);
+    const got = this.mm.read(STAGING, pages * PAGE);
+    expectSame(got, model.read(first * PAGE, pages * PAGE), 'an RDMA READ');
+    return true;
+  }
+
+  private *transfer(opcode: number, length: number, to: number, target: MemoryRegion): Sim<void> {
+    const { verbs } = this.process;
+    const { qp, cq } = this.firstEnd;
+    yield* verbs.postSend(qp, {
+      opcode,
+      wrId: 1,
+      flags: SEND_SIGNALED,
+      sges: [{ address: STAGING, length, lkey: (this.staging as MemoryRegion).lkey }],
+      remoteAddress: to,
+      rkey: target.rkey,
+    });
+    const { status } = yield* cq.next();
+    if (status !== WC_SUCCESS) throw new Error(`a transfer ends with status ${status}`);
+  }
+
+  private get firstEnd(): Endpoint {
+    return (this.ends as [Endpoint, Endpoint])[0];
+  }
+
+  private *writeBy(
+    first: number,
+    count: number,
+    write: (address: number, bytes: Uint8Array) => Sim<void>,
+  ): Sim<boolean> {
+    if (!this.model.allows(first, count, PROT_WRITE)) return false;
+    const skip = this.random.below(PAGE);
+    const bytes = this.pattern(1 + this.random.below(count * PAGE - skip));
+    yield* write(BASE + first * PAGE + skip, bytes);
+    this.model.write(first * PAGE + skip, bytes);
+    return true;
+  }
+
+  private *readBy(
+    first: number,
+    count: number,
+    read: (address: number, length: number) => Sim<Uint8Array>,
+  ): Sim<boolean> {
+    if (!this.model.allows(first, count, PROT_READ)) return false;
+    const bytes = yield* read(BASE + first * PAGE, count * PAGE);
+    expectSame(bytes, this.model.read(first * PAGE, count * PAGE), 'a read of a device');
+    return true;
+  }
+
+  private isLocked(first: number, count: number): boolean {
+    for (let page = first; page < first + count; page++) if (this.locked.has(page)) return true;
+    return false;
+  }
+
+  private pattern(length: number): Uint8Array {
+    const start = this.random.below(251);
+    return Uint8Array.from({ length }, (_, i) => (start + i * 7 + (i >> 8)) & 255);
+  }
+
+  /** Compares all memory of the process with the models, and what the kernel promised of it. */
+  check(): void {
+    this.compare(this.mm, this.model, BASE, 0, SPAN, 'private memory');
+    this.compare(this.mm, this.pinnedModel, PINNED_BASE, 0, PINNED_PAGES, 'pinned memory');
+    this.compare(this.mm, this.fileModel, FILE_BASE, 0, FILE_SLICE, 'a shared file');
+    for (const page of this.locked) {
+      const frame = this.mm.pages.followPage(BASE / PAGE + page, false);
+      const moving = this.host.ram.migration.entries.count > 0;
+      const isReadable = this.model.allows(page, 1, PROT_READ);
+      if (frame < 0 && !moving && isReadable) throw new Error('a locked page is not present');
+    }
+  }
+
+  private compare(
+    mm: AddressSpace,
+    model: MemoryModel,
+    base: number,
+    first: number,
+    count: number,
+    what: string,
+  ): void {
+    const got = mm.read(base + first * PAGE, count * PAGE);
+    expectSame(got, model.read(first * PAGE, count * PAGE), `${what} of ${this.process.name}`);
+  }
+}
+
+const NAMES = [
+  'mmap',
+  'mmap',
+  'munmap',
+  'mprotect',
+  'dontneed',
+  'advise',
+  'mremap',
+  'mlock',
+  'munlock',
+  'touch',
+  'write',
+  'write',
+  'write',
+  'fork',
+  'witness',
+  'file write',
+  'guest write',
+  'guest read',
+  'gru write',
+  'gru read',
+  'skeleton',
+  'implicit write',
+  'implicit read',
+  'on demand',
+  'on demand',
+  'pinned',
+  'pinned',
+  'move',
+  'cache',
+] as const;
+
+const REFUSALS: readonly string[] = ['ENOMEM', 'EAGAIN'];
+
+function expectSame(got: Uint8Array, expected: Uint8Array, what: string): void {
+  if (Buffer.compare(got, expected) === 0) return;
+  const at = got.findIndex((byte, i) => byte !== expected[i]);
+  const page = Math.floor(at / PAGE);
+  throw new Error(`${what}: byte ${at} (page ${page}) is ${got[at]}, not ${expected[at]}`);
+}
