@@ -2,12 +2,10 @@
  * Commands of the driver: one after another, in firmware.
  *
  * Commands, table updates, fault resumes and PD suspends are carried out in the order in which they
- * arrive, each when the one before is done. Doorbells do not pass through here.
+ * arrive, each when the one before is done. Doorbells do not pass through here. What the commands about
+ * memory keys and their tables do is `memory/key-commands.ts`.
  */
 import {
-  ACCESS_ON_DEMAND,
-  BURST,
-  BURST_MAX_PAGES,
   BUS_COMMAND,
   BUS_FAULT_RESUME,
   BUS_PD_RESUME,
@@ -18,7 +16,6 @@ import {
   CMD_BAD_OPCODE,
   CMD_BAD_PARAMETER,
   CMD_BAD_RESOURCE,
-  CMD_BUSY,
   CMD_CREATE_CQ,
   CMD_CREATE_MKEY,
   CMD_CREATE_QP,
@@ -33,43 +30,27 @@ import {
   CMD_MODIFY_MKEY,
   CMD_MODIFY_QP,
   CMD_MODIFY_SRQ,
-  CMD_NOT_SUPPORTED,
   CMD_OK,
   CMD_QUERY_DIRTY,
   CMD_QUERY_QP,
   CMD_SWITCH_PAGE,
   type Engine,
   FRAME_WORDS,
-  MKEY_CHILD,
-  MKEY_INDIRECT,
-  MKEY_PLAIN,
   NEVER,
   PAYLOAD_BYTES,
   QPA_WORDS,
   QPT_RC,
   QPT_UC,
   QPT_UD,
-  RECORD_TABLE,
-  REREG_ACCESS,
-  REREG_PD,
-  REREG_TRANSLATION,
   type TimePs,
 } from '../transport/index.ts';
-import { DirtyLog } from './memory/dirty-log.ts';
-import type { Region } from './memory/region.ts';
+import { KeyCommands } from './memory/key-commands.ts';
 import { cyclesPs } from './profile.ts';
 import { modifyQueuePair, queryQueuePair } from './qp/modify.ts';
 import type { Parts } from './qp/parts.ts';
 import type { Resources } from './resources.ts';
 
-/** The largest region: 2^40 bytes, so that a page index fits 32 bits. */
-const MAX_REGION_BYTES = 2 ** 40;
-/** One behind the highest address of a program: 47 bits, as on x86-64. */
-const MAX_ADDRESS = 2 ** 47;
-const REREG_ALL = REREG_TRANSLATION | REREG_PD | REREG_ACCESS;
 const MAX_QUEUE_ENTRIES = 32_768;
-/** Pages that one QUERY_DIRTY asks for at most. */
-const MAX_DIRTY_PAGES = 4096;
 
 export class Commands implements Engine {
   private readonly waiting: number[] = [];
@@ -77,8 +58,7 @@ export class Commands implements Engine {
   /** COMMAND_DONE's result of the command at work, and whether the mailbox goes with it. */
   private result = 0;
   private hasMailbox = false;
-  /** What QUERY_DIRTY answers in its place. */
-  private dirtyBits: Uint8Array | undefined;
+  private readonly keys: KeyCommands;
   private readonly mailbox = new Int32Array(QPA_WORDS);
   private readonly mailboxBytes = new Uint8Array(this.mailbox.buffer);
 
@@ -87,6 +67,7 @@ export class Commands implements Engine {
     private readonly resources: Resources,
   ) {
     this.slot = parts.node.addEngine(this);
+    this.keys = new KeyCommands(parts, resources);
   }
 
   /** Takes a frame over; it is carried out when its turn comes. */
@@ -123,13 +104,13 @@ export class Commands implements Engine {
     const tag = words[base + 1];
     this.result = 0;
     this.hasMailbox = false;
-    this.dirtyBits = undefined;
+    this.keys.begin();
     switch (words[base]) {
       case BUS_FAULT_RESUME:
         parts.faults.resume(tag, words[base + 2] === 0, now);
         return;
       case BUS_TABLE_UPDATE: {
-        const status = this.tableUpdate(frame, now);
+        const status = this.keys.update(frame, now);
         if (tag !== 0) parts.bus.commandDone(now, tag, status, 0);
         return;
       }
@@ -141,7 +122,7 @@ export class Commands implements Engine {
         return;
       case BUS_COMMAND: {
         const status = this.command(frame, now);
-        const mailbox = this.dirtyBits ?? (this.hasMailbox ? this.mailboxBytes : undefined);
+        const mailbox = this.keys.dirtyBits ?? (this.hasMailbox ? this.mailboxBytes : undefined);
         parts.bus.commandDone(now, words[base + 2], status, this.result, mailbox);
         return;
       }
@@ -174,15 +155,15 @@ export class Commands implements Engine {
       case CMD_DESTROY_CQ:
         return resources.destroyCq(words[p]);
       case CMD_CREATE_MKEY:
-        return this.createMkey(frame, p, now);
+        return this.keyResult(this.keys.create(frame, p, now));
       case CMD_DESTROY_MKEY:
-        return this.destroyMkey(words[p], now);
+        return this.keys.destroy(words[p], now);
       case CMD_MODIFY_MKEY:
-        return this.modifyMkey(frame, p, now);
+        return this.keys.modify(frame, p, now);
       case CMD_QUERY_DIRTY:
-        return this.queryDirty(words[p], words[p + 1], words[p + 2]);
+        return this.keyResult(this.keys.queryDirty(words[p], words[p + 1], words[p + 2]));
       case CMD_SWITCH_PAGE:
-        return this.switchPage(words[p], words[p + 1], words[p + 2], now);
+        return this.keyResult(this.keys.switchPage(words[p], words[p + 1], words[p + 2], now));
       case CMD_ALLOC_MW:
         if (!resources.hasPd(words[p])) return CMD_BAD_RESOURCE;
         this.result = resources.mkeys.createWindow(words[p]);
@@ -230,69 +211,10 @@ export class Commands implements Engine {
     }
   }
 
-  private createMkey(frame: number, p: number, now: TimePs): number {
-    const { parts, resources } = this;
-    const words = parts.pool.words;
-    const address = parts.pool.doubles[frame * 2];
-    const length = parts.pool.doubles[frame * 2 + 1];
-    const [pd, access, variant, kind] = [words[p], words[p + 1], words[p + 2], words[p + 3]];
-    const isFixed = parts.profile.fixedRegions;
-    if (isFixed && (kind !== MKEY_PLAIN || (access & ACCESS_ON_DEMAND) !== 0)) {
-      return CMD_NOT_SUPPORTED;
-    }
-    if (kind < MKEY_PLAIN || kind > MKEY_CHILD) return CMD_BAD_PARAMETER;
-    const entryShift = kind === MKEY_INDIRECT ? words[p + 4] : 0;
-    if (kind === MKEY_INDIRECT && !isEntryShift(entryShift, address)) return CMD_BAD_PARAMETER;
-    const most = kind === MKEY_INDIRECT ? MAX_ADDRESS : MAX_REGION_BYTES;
-    if (length < 1 || length > most || address + length > MAX_ADDRESS) return CMD_BAD_PARAMETER;
-    if (!resources.hasPd(pd)) return CMD_BAD_RESOURCE;
-    const entryPages = kind === MKEY_INDIRECT ? 2 ** (entryShift - 12) : 0;
-    const isChild = kind === MKEY_CHILD;
-    const region = resources.mkeys.create(pd, access, variant, address, length, {
-      entryPages,
-      isChild,
-      isFixed,
-    });
-    parts.node.digest.record(RECORD_TABLE, now, region.key, pd, access, length | 0);
-    this.result = region.key;
-    return CMD_OK;
-  }
-
-  private destroyMkey(key: number, now: TimePs): number {
-    const { parts, resources } = this;
-    const region = resources.mkeys.find(key);
-    if (region === undefined) return CMD_BAD_RESOURCE;
-    if (resources.mkeys.hasWindows(region)) return CMD_BUSY;
-    parts.translator.forget(region);
-    resources.mkeys.destroy(region);
-    parts.node.digest.record(RECORD_TABLE, now, region.key, -1);
-    return CMD_OK;
-  }
-
-  private modifyMkey(frame: number, p: number, now: TimePs): number {
-    const { parts, resources } = this;
-    const words = parts.pool.words;
-    const region = resources.mkeys.find(words[p]);
-    const flags = words[p + 1];
-    if (region === undefined) return CMD_BAD_RESOURCE;
-    if (region.isFixed) return CMD_NOT_SUPPORTED;
-    if (region.entryPages > 0 || flags < 1 || (flags & ~REREG_ALL) !== 0) return CMD_BAD_PARAMETER;
-    if (resources.mkeys.hasWindows(region)) return CMD_BUSY;
-    const pd = (flags & REREG_PD) !== 0 ? words[p + 2] : region.pd;
-    const access = (flags & REREG_ACCESS) !== 0 ? words[p + 3] : region.access;
-    if (!resources.hasPd(pd)) return CMD_BAD_RESOURCE;
-    if ((flags & REREG_TRANSLATION) === 0) resources.mkeys.change(region, pd, access);
-    else {
-      const address = parts.pool.doubles[frame * 2];
-      const length = parts.pool.doubles[frame * 2 + 1];
-      if (length < 1 || length > MAX_REGION_BYTES || address + length > MAX_ADDRESS) {
-        return CMD_BAD_PARAMETER;
-      }
-      resources.mkeys.change(region, pd, access, address, length);
-    }
-    parts.translator.forget(region);
-    parts.node.digest.record(RECORD_TABLE, now, region.key, pd, access, flags);
-    return CMD_OK;
+  /** Takes over the result of a command about keys. */
+  private keyResult(status: number): number {
+    this.result = this.keys.result;
+    return status;
   }
 
   private createQueuePair(p: number): number {
@@ -318,40 +240,6 @@ export class Commands implements Engine {
     return CMD_OK;
   }
 
-  /** Reads and clears the record of what the adapter has written; the first time it begins one. */
-  private queryDirty(key: number, first: number, count: number): number {
-    const region = this.resources.mkeys.find(key);
-    if (!this.parts.profile.dirtyTracking) return CMD_NOT_SUPPORTED;
-    if (region === undefined) return CMD_BAD_RESOURCE;
-    const isInside = first >= 0 && count >= 1 && first + count <= region.table.length;
-    if (!isInside || count > MAX_DIRTY_PAGES || region.entryPages > 0) return CMD_BAD_PARAMETER;
-    region.dirty ??= new DirtyLog(region.table.length);
-    const bits = new Uint8Array(Math.ceil(count / 8));
-    for (let i = 0; i < count; i++) {
-      if (!region.dirty.take(first + i)) continue;
-      bits[i >>> 3] |= 1 << (i & 7);
-      this.result++;
-    }
-    this.dirtyBits = bits;
-    return CMD_OK;
-  }
-
-  /** Sets the entry of a page unless the adapter has written it. */
-  private switchPage(key: number, page: number, entry: number, now: TimePs): number {
-    const { parts, resources } = this;
-    const region = resources.mkeys.find(key);
-    if (!parts.profile.dirtyTracking) return CMD_NOT_SUPPORTED;
-    if (region === undefined) return CMD_BAD_RESOURCE;
-    if (region.dirty === undefined || page < 0 || page >= region.table.length) {
-      return CMD_BAD_PARAMETER;
-    }
-    if (region.dirty.take(page)) return CMD_OK;
-    parts.translator.setEntry(region, page, entry);
-    parts.node.digest.record(RECORD_TABLE, now, region.key, page, 1, entry);
-    this.result = 1;
-    return CMD_OK;
-  }
-
   /** Reads the mailbox of a command; false when it is too short. */
   private loadMailbox(frame: number): boolean {
     const { trailer } = this.parts;
@@ -360,43 +248,10 @@ export class Commands implements Engine {
     for (let i = 0; i < QPA_WORDS; i++) this.mailbox[i] = trailer.word(i * 4);
     return true;
   }
-
-  /** Whether an update only sets entries of a fixed region that were never set. */
-  private fillsHoles(region: Region, first: number, count: number, entries: number): boolean {
-    const { burstEntries } = this.parts.pool;
-    for (let i = 0; i < count; i++) {
-      if (burstEntries[entries + i] === 0 || region.table.get(first + i) !== 0) return false;
-    }
-    return true;
-  }
-
-  private tableUpdate(frame: number, now: TimePs): number {
-    const { parts, resources } = this;
-    const words = parts.pool.words;
-    const base = frame * FRAME_WORDS;
-    const region = resources.mkeys.find(words[base + 2]);
-    if (region === undefined) return CMD_BAD_RESOURCE;
-    const first = words[base + 3];
-    const count = words[base + PAYLOAD_BYTES] / 4096;
-    if (count < 1 || first < 0 || first + count > region.table.length) return CMD_BAD_PARAMETER;
-    const entries = words[base + BURST] * BURST_MAX_PAGES;
-    if (region.isFixed && !this.fillsHoles(region, first, count, entries)) return CMD_NOT_SUPPORTED;
-    for (let i = 0; i < count; i++) {
-      parts.translator.setEntry(region, first + i, parts.pool.burstEntries[entries + i]);
-    }
-    const sample = parts.pool.burstEntries[entries];
-    parts.node.digest.record(RECORD_TABLE, now, region.key, first, count, sample);
-    return CMD_OK;
-  }
 }
 
 function isQueueSize(entries: number): boolean {
   return entries >= 1 && entries <= MAX_QUEUE_ENTRIES;
-}
-
-/** Whether an indirect key's entries may be of 2^`shift` bytes: whole pages, and it begins with one. */
-function isEntryShift(shift: number, address: number): boolean {
-  return shift >= 21 && shift <= 40 && address % 2 ** shift === 0;
 }
 
 function isU16(value: number): boolean {

@@ -230,6 +230,7 @@ export class Host implements FrameHandler {
       residentBytes: sum('residentBytes'),
       processes,
       swapBytesUsed: swap.usedSlots * PAGE_BYTES,
+      oomKills: [...this.ram.oom.kills],
       registrationPs: sum('registrationPs'),
     };
   }

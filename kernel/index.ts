@@ -2,11 +2,13 @@
  * kernel: the host. What harness and tests may use of it.
  */
 
+export { FabricChannel } from './clients/fabric-channel.ts';
 export { Gru } from './clients/gru.ts';
 export { ALL_ENTRIES, type InvalidationSource, NoSource } from './clients/invalidation-source.ts';
 export { HooksSource } from './clients/invalidation-source-hooks.ts';
 export { type PerfReading, PerfSource } from './clients/invalidation-source-perf.ts';
 export { UmmunotifySource } from './clients/invalidation-source-ummunotify.ts';
+export { Kvm } from './clients/kvm.ts';
 export { PerfEvents, type PerfOptions } from './clients/perf-events.ts';
 export {
   type CacheCounters,
@@ -16,6 +18,13 @@ export {
   RegistrationCache,
   type ReleasePolicy,
 } from './clients/registration-cache.ts';
+export { RemoteSegment } from './clients/remote-segment.ts';
+export {
+  type RemoteSharer,
+  type RevocationPlan,
+  RevocationServer,
+} from './clients/revocation.ts';
+export type { RecallForm } from './clients/sharing-protocol.ts';
 export {
   POPULATE_EAGAIN,
   POPULATE_EFAULT,
@@ -24,7 +33,9 @@ export {
 export { SkeletonV6 } from './clients/skeleton-v6.ts';
 export { SkeletonV7 } from './clients/skeleton-v7.ts';
 export { Ummunotify } from './clients/ummunotify.ts';
+export type { Vcpu } from './clients/vcpu.ts';
 export { VerbsRegistrar } from './clients/verbs-registrar.ts';
+export { Xpmem } from './clients/xpmem.ts';
 export type { HostConfig } from './config.ts';
 export { defaultHostCosts, type HostCosts } from './costs.ts';
 export type { QueuePairAttributes } from './driver/attributes.ts';
@@ -35,6 +46,7 @@ export type { MemoryRegion } from './driver/memory-region.ts';
 export type { MemoryWindow } from './driver/memory-window.ts';
 export type { AtomicEntry, MessageEntry } from './driver/message-log.ts';
 export type { QueuePair, QueuePairPlan } from './driver/queue-pair.ts';
+export type { MoveMethod, MoveReport } from './driver/region-mover.ts';
 export type { SharedReceiveQueue } from './driver/shared-receive-queue.ts';
 export type { Verbs } from './driver/verbs.ts';
 export {

@@ -5,6 +5,7 @@ import type { DmaCounters } from './driver/host-memory.ts';
 import type { AtomicEntry, MessageEntry } from './driver/message-log.ts';
 import type { QueuePairCounters } from './driver/queue-pair.ts';
 import type { MmCounters } from './mm/counters.ts';
+import type { OomKill } from './mm/reclaim/oom-killer.ts';
 import type { RegionCounters } from './umem/counters.ts';
 
 /** One memory region, registered or not any more. */
@@ -66,6 +67,8 @@ export interface HostReport {
   /** In order of their making. */
   readonly processes: readonly ProcessReport[];
   readonly swapBytesUsed: number;
+  /** Processes that the OOM killer has ended, in order, with its reasons. */
+  readonly oomKills: readonly OomKill[];
   /** Time that threads spent in registering and deregistering, waiting included. */
   readonly registrationPs: number;
 }

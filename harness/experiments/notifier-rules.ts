@@ -27,8 +27,8 @@ interface Report {
 }
 
 /** Breaks a rule in a world of its own. */
-function breakRule({ how, report }: RuleBreak, seed: number): Report {
-  const stage = new Stage({ seed, host: { memoryBytes: RAM_BYTES } });
+function breakRule({ how, report, config }: RuleBreak, seed: number): Report {
+  const stage = new Stage({ seed, host: { memoryBytes: RAM_BYTES, ...config } });
   const { host } = stage;
   const gadget = new Gadget(host.mm);
   let frame = -1;

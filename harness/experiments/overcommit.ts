@@ -142,7 +142,7 @@ function round(bytes: number): number {
 
 export const overcommit: Experiment = {
   name: 'overcommit',
-  systems: ['S7', 'S10'],
+  systems: ['S7'],
   title: 'Which virtual machines start on a host with less memory than they were promised?',
   run,
 };

@@ -10,10 +10,12 @@ import {
   CAUSE_SWAP,
   CAUSE_UNMAP,
   type Host,
+  type HostConfig,
   type IntervalOps,
   PAGE_BYTES,
   type Sim,
   SpinLock,
+  SystemCallError,
 } from '../../kernel/index.ts';
 import { US } from '../../transport/index.ts';
 import { Gadget } from './gadget.ts';
@@ -25,6 +27,8 @@ export interface RuleBreak {
   readonly rule: string;
   /** The report, up to node and time; FRAME stands for the number of the first page's frame. */
   readonly report: string;
+  /** What the host is made of besides. */
+  readonly config?: Partial<HostConfig>;
   /** Breaks it, in the thread `breaker`. */
   readonly how: (world: { readonly host: Host }, gadget: Gadget) => Sim<void>;
 }
@@ -157,6 +161,21 @@ export const ruleBreaks: readonly RuleBreak[] = [
       '(swap of 0x7f0000000000 to 0x7f0000001000; gadget was told)',
     *how({ host }) {
       yield* host.mm.notifiers.begin(BASE, BASE + PAGE_BYTES, CAUSE_SWAP);
+    },
+  },
+  {
+    // "return -ENOMEM" in the middle of V6's copy_page_range, seed 000, patch 2.
+    rule: 'the end that V6 forgets when fork fails',
+    report:
+      'breaker ends with an invalidation begun and not ended ' +
+      '(cow of 0x7f0000000000 to 0x7f0000004000; gadget was told)',
+    config: { mm: { v6CopyPageRange: true, forkFailsAfterEntries: 2 } },
+    *how({ host }) {
+      try {
+        yield* host.mm.fork('child');
+      } catch (error) {
+        if (!(error instanceof SystemCallError)) throw error;
+      }
     },
   },
   {

@@ -10,7 +10,7 @@
  * Before each send the program writes new bytes where its buffer is present, unless a send from there
  * is still under way. `message-check.ts` judges where bytes went.
  */
-import { Completion, type QueuePair, type Sim, wait } from '../../kernel/index.ts';
+import type { Completion, Sim } from '../../kernel/index.ts';
 import {
   Failure,
   hashText,
@@ -31,6 +31,7 @@ import { dataPair } from '../workload/replay.ts';
 import type { MessageCheck } from './message-check.ts';
 import { messageKey } from './recording.ts';
 import type { BufferLease, BufferRegistration } from './registration.ts';
+import type { SharedMemory, Target } from './shared-memory.ts';
 import { LID, type RankProcess, type ReplayWorld } from './world.ts';
 
 /** Telling another process of the host something in shared memory. Assumed: a few cache misses. */
@@ -38,59 +39,6 @@ const TELL_PS: TimePs = 200 * NS;
 const MTU_BYTES = 4096;
 /** The largest completion queue of an adapter. */
 const MAX_COMPLETIONS = 32_768;
-
-/** Where a message goes. */
-interface Target {
-  readonly address: number;
-  readonly rkey: number;
-}
-
-/** What the ranks of a host share: who has which queue pair, and receives that are ready. */
-export class SharedMemory {
-  private readonly queuePairs = new Map<string, QueuePair>();
-  private readonly ready = new Map<number, Target>();
-  private readonly waiting = new Map<number, (target: Target) => void>();
-  private arrived = 0;
-  private gate = new Completion<void>('the other ranks');
-
-  constructor(readonly ranks: readonly number[]) {}
-
-  /** Sleeps until every rank has come here. */
-  *meetOthers(): Sim<void> {
-    const { gate } = this;
-    if (++this.arrived === this.ranks.length) {
-      this.arrived = 0;
-      this.gate = new Completion<void>(gate.purpose);
-      gate.resolve();
-    }
-    yield* wait(gate);
-  }
-
-  publish(from: number, to: number, qp: QueuePair): void {
-    this.queuePairs.set(`${from} ${to}`, qp);
-  }
-
-  /** The queue pair that `from` has for `to`. */
-  queuePair(from: number, to: number): QueuePair {
-    return this.queuePairs.get(`${from} ${to}`) as QueuePair;
-  }
-
-  /** The receiver of a message is ready. */
-  announce(key: number, target: Target): void {
-    const go = this.waiting.get(key);
-    this.waiting.delete(key);
-    if (go) go(target);
-    else this.ready.set(key, target);
-  }
-
-  /** Where a message goes, if its receiver is ready; else `later` hears of it. */
-  take(key: number, later: (target: Target) => void): Target | undefined {
-    const target = this.ready.get(key);
-    if (target) this.ready.delete(key);
-    else this.waiting.set(key, later);
-    return target;
-  }
-}
 
 /** What a rank's messages need besides the rank. */
 export interface MessageContext {

@@ -6,9 +6,10 @@
  * end. Owns which message is which: a key for each, known at both ends.
  */
 import { Failure } from '../../transport/index.ts';
+import { checkPair } from '../trace/check-pair.ts';
 import { findRun } from '../trace/folder.ts';
 import { isReceive, isSend, type Trace, type TraceEnd, type TraceEvent } from '../trace/format.ts';
-import { checkPair, readEnd, readTrace } from '../trace/reader.ts';
+import { readEnd, readTrace } from '../trace/reader.ts';
 
 /** Message numbers of one sender; a key is its rank times this, plus the number. */
 const MESSAGES_PER_RANK = 2 ** 32;

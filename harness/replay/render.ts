@@ -4,7 +4,8 @@
  */
 import Table from 'cli-table3';
 import { formatBytes, formatCount, formatNs } from '../stats/format.ts';
-import type { RankResult, ReplayResult } from './replay.ts';
+import type { RankResult } from './rank-result.ts';
+import type { ReplayResult } from './replay.ts';
 import type { Cause, Residency } from './residency.ts';
 
 type Row = readonly [title: string, value: (rank: RankResult) => string];

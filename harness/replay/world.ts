@@ -14,11 +14,14 @@ import {
   type Verbs,
 } from '../../kernel/index.ts';
 import { assert, FramePool, Partition, US } from '../../transport/index.ts';
+import type { Trace } from '../trace/format.ts';
+import { PAGE_BYTES } from '../workload/layout.ts';
 import { RecordedFiles } from '../workload/recorded-files.ts';
 
 /** The adapter: the default of scenarios. */
 const PROFILE = profiles['connectx-4'];
-const MEMORY_BYTES_PER_RANK = 256 * 2 ** 20;
+/** Memory for each rank: twice what it was seen to have, and not less than this. */
+const MIN_MEMORY_BYTES = 64 * 2 ** 20;
 /** Page faults of the adapter that its driver handles at the same time. */
 const FAULT_WORKERS = 4;
 /** Nothing happens on a wire that nothing is on. */
@@ -52,7 +55,7 @@ export class ReplayWorld {
   private readonly hca: Hca | undefined;
   private readonly partition: Partition;
 
-  constructor(ranks: readonly number[], seed: number, hasAdapter: boolean) {
+  constructor(traces: readonly Trace[], seed: number, hasAdapter: boolean) {
     const { busLatencyPs, busRateGbps, interruptPs } = PROFILE;
     this.host = new Host(
       {
@@ -60,10 +63,10 @@ export class ReplayWorld {
         seed,
         busLatencyPs,
         busRateGbps,
-        memoryBytes: Math.max(2, ranks.length) * MEMORY_BYTES_PER_RANK,
+        memoryBytes: traces.reduce((sum, trace) => sum + memoryOf(trace), 0),
         swapBytes: 0,
         // Ranks do not wait for each other's CPUs, nor for those that serve page faults.
-        cpus: ranks.length + FAULT_WORKERS,
+        cpus: traces.length + FAULT_WORKERS,
         memlockBytes: Number.POSITIVE_INFINITY,
         costs: defaultHostCosts,
         interruptPs,
@@ -75,7 +78,7 @@ export class ReplayWorld {
     );
     this.host.node.digest.enabled = false;
     this.files = new RecordedFiles(this.host.ram);
-    this.processes = ranks.map((rank) => this.host.createProcess(`rank ${rank}`));
+    this.processes = traces.map(({ rank }) => this.host.createProcess(`rank ${rank}`));
     if (hasAdapter) {
       const wire = { rateGbps: 100, latencyPs: US, ...NO_FAULTS };
       const port = { name: 'a', seed, profile: PROFILE, lid: LID, wire, trains: true };
@@ -110,4 +113,8 @@ export class ReplayWorld {
     assert(this.pool.framesInUse === 0, `${this.pool.framesInUse} frames are still in use`);
     assert(this.pool.burstsInUse === 0, `${this.pool.burstsInUse} bursts are still in use`);
   }
+}
+
+function memoryOf({ rssPeakBytes }: Trace): number {
+  return Math.max(MIN_MEMORY_BYTES, Math.ceil(rssPeakBytes / PAGE_BYTES) * 2 * PAGE_BYTES);
 }

@@ -96,6 +96,8 @@ export interface Trace {
   readonly ranks: number;
   /** End of the heap when recording began. */
   readonly brk: number;
+  /** The most memory that the process was seen to have resident. */
+  readonly rssPeakBytes: number;
   readonly mappings: readonly TraceMapping[];
   readonly resident: readonly ResidentRun[];
   readonly events: readonly TraceEvent[];

@@ -20,7 +20,14 @@ export function parseMaps(bytes: Buffer, file: string): TraceMapping[] {
     if (text.endsWith(KERNEL_AREA)) continue;
     const mapping = mappingOf(text);
     const before = mappings.at(-1)?.end ?? 0;
-    if (!(mapping && mapping.start >= before && mapping.start < mapping.end && mapping.end <= USER_END)) {
+    if (
+      !(
+        mapping &&
+        mapping.start >= before &&
+        mapping.start < mapping.end &&
+        mapping.end <= USER_END
+      )
+    ) {
       throw lines.bad(`'${text}' is not the next mapping`, 'a line of /proc/self/maps');
     }
     mappings.push(mapping);

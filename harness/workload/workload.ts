@@ -3,7 +3,8 @@
  */
 import type { Host } from '../../kernel/index.ts';
 import type { Mode, Scenario } from '../scenario/schema.ts';
-import { checkPair, readTrace } from '../trace/reader.ts';
+import { checkPair } from '../trace/check-pair.ts';
+import { readTrace } from '../trace/reader.ts';
 import type { Progress } from './progress.ts';
 import { Replay } from './replay.ts';
 import { Scripted } from './scripted.ts';

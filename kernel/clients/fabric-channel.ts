@@ -18,7 +18,6 @@ import {
   QPS_RTR,
   QPS_RTS,
   SEND_SIGNALED,
-  type TimePs,
   WC_SUCCESS,
   WR_SEND,
 } from '../../transport/index.ts';
@@ -254,9 +253,4 @@ export class FabricChannel {
     this.slotFreed = new Completion<void>(slotFreed.purpose);
     slotFreed.resolve();
   }
-}
-
-/** How long a message is on its way at least before it is given up: what `peer` insists for. */
-export function patiencePs({ timeout = 12, retryCnt = 7 }: ChannelPeer): TimePs {
-  return 4_096_000 * 2 ** timeout * (retryCnt + 1);
 }

@@ -34,6 +34,11 @@ export class Grants {
     return this.frames[index] !== NO_FRAME;
   }
 
+  /** True when the sharer has page `index`, and in that frame. */
+  hasFrame(index: number, frame: number): boolean {
+    return this.frames[index] === frame;
+  }
+
   /** True when one of [first, first + count) is the sharer's. */
   hasAny(first: number, count: number): boolean {
     if (this.count === 0) return false;

@@ -17,6 +17,7 @@ import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Shrinker } from '../mm/reclaim/shrinkers.ts';
 import { type Sim, wait } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
+import type { Thread } from '../sched/scheduler.ts';
 import { ALL_ENTRIES, type InvalidationSource } from './invalidation-source.ts';
 import { WatchedRanges } from './watched-ranges.ts';
 
@@ -104,8 +105,9 @@ export class RegistrationCache<H> {
   private lastCookie = 0;
   private leases = 0;
   private isClosed = false;
-  /** How the kernel asks for memory, with the policy `pressure`. */
+  /** How the kernel asks for memory, with the policy `pressure`, and who is at work on an answer. */
   private readonly shrinker: Shrinker;
+  private helper: Thread | undefined;
 
   constructor(
     private readonly mm: AddressSpace,
@@ -301,12 +303,15 @@ export class RegistrationCache<H> {
    * Whoever asks may be in the middle of a registration of this very cache; then there is no answer now.
    */
   private *answer(pageCount: number): Sim<number> {
-    this.counters.requests++;
-    if (this.mutex.locked) return 0;
-    const helper = this.mm.memory.scheduler.spawn('registration cache', this.giveUp(pageCount));
-    const before = this.counters.evictedPages;
-    yield* wait(helper.done);
-    return this.counters.evictedPages - before;
+    const { counters } = this;
+    counters.requests++;
+    const before = counters.evictedPages;
+    if (this.helper === undefined) {
+      if (this.mutex.locked) return 0;
+      this.helper = this.mm.memory.scheduler.spawn('registration cache', this.giveUp(pageCount));
+    }
+    yield* wait(this.helper.done);
+    return counters.evictedPages - before;
   }
 
   /** A thread of the library gives up unused entries: the program's context is its own. */
@@ -315,6 +320,7 @@ export class RegistrationCache<H> {
     const target = this.counters.evictedPages + pageCount;
     while (this.counters.evictedPages < target && (yield* this.evictOldest()));
     this.mutex.unlock();
+    this.helper = undefined;
   }
 }
 

@@ -116,6 +116,11 @@ export class RemoteSegment {
     return new RemoteSegment(channel, pageCount, rkey, form, costs);
   }
 
+  /** True while the sharer may use page `index`. */
+  has(index: number): boolean {
+    return this.frames[index] !== NO_FRAME;
+  }
+
   /** Pages that the sharer has now. */
   get pagesHeld(): number {
     return this.frames.reduce((sum, frame) => sum + (frame === NO_FRAME ? 0 : 1), 0);

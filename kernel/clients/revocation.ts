@@ -107,6 +107,8 @@ export class RemoteSharer implements Sharer {
   /** Recalls that it has not acknowledged, by token, and what resolves with the last of them. */
   private readonly pending = new Set<number>();
   private released: Completion<void> | undefined;
+  /** Pages [first, end) that the caller of that recall takes back by itself. */
+  private asked: readonly [first: number, end: number] = [0, 0];
   private lastToken = 0;
 
   constructor(
@@ -130,6 +132,7 @@ export class RemoteSharer implements Sharer {
     if (channel.broken.done) return undefined;
     const released = new Completion<void>(`${this.name} to acknowledge a recall`);
     this.released = released;
+    this.asked = [first, first + count];
     const { timers } = server.verbs.mm.memory;
     const { recallTimeoutPs = 100 * MS, form = 'batch' } = server.plan;
     timers.after(recallTimeoutPs, () => {
@@ -221,8 +224,12 @@ export class RemoteSharer implements Sharer {
     const { released, server } = this;
     this.released = undefined;
     if (released === undefined) return;
-    // The whole segment was torn down; the caller takes back only what it asked for.
-    if (server.plan.form === 'region') this.grants.removeRange(0, this.grants.pageCount);
+    if (server.plan.form === 'region') {
+      // The whole segment was torn down; the caller takes back only what it asked for.
+      const [first, end] = this.asked;
+      this.grants.removeRange(0, first);
+      this.grants.removeRange(end, this.grants.pageCount - end);
+    }
     released.resolve();
   }
 

@@ -65,7 +65,7 @@ export class SharedSegment implements MmuNotifier {
   /** False once it has been removed or its process has ended. */
   alive = true;
   private sharers: readonly Sharer[] = [];
-  /** Pages by the frame that sharers have: the driver's own reverse map. */
+  /** Pages by the frame that sharers have, or had: the driver's own reverse map. */
   private readonly exported = new Map<number, number>();
   /** Invalidations of the segment between begin and end ("recalling"), and how many there have been. */
   private recalling = 0;
@@ -129,7 +129,7 @@ export class SharedSegment implements MmuNotifier {
    */
   *grant(sharer: Sharer, index: number, write: boolean): Sim<number> {
     const { mm, lock, counters } = this;
-    const { frames, pageLocks, rmapNotifiers } = mm.memory;
+    const { frames, pageLocks, rmapNotifiers, zeroFrame } = mm.memory;
     const page = this.firstPage + index;
     for (;;) {
       while (this.recalling > 0) {
@@ -146,9 +146,11 @@ export class SharedSegment implements MmuNotifier {
       yield* pageLocks.lock(head);
       yield* lock.lockRead();
       if (this.recalling === 0 && this.sequence === sequence && this.mayShare(sharer)) {
-        rmapNotifiers.exportPage(head);
+        if (frame !== zeroFrame) {
+          rmapNotifiers.exportPage(head);
+          this.exported.set(head, index);
+        }
         sharer.grants.add(index, frame, write);
-        this.exported.set(frame, index);
         counters.granted++;
         pageLocks.unlock(head);
         yield this.costs.grantPs;
@@ -194,6 +196,9 @@ export class SharedSegment implements MmuNotifier {
   *recallFrame(frame: number): Sim<void> {
     const index = this.exported.get(frame);
     if (index === undefined) return;
+    this.exported.delete(frame);
+    // Mostly the invalidation of the mapping has come first.
+    if (!this.sharers.some(({ grants }) => grants.hasFrame(index, frame))) return;
     this.sequence++;
     yield* this.recall(index, 1);
   }

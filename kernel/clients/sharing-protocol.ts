@@ -23,9 +23,6 @@ export const STATUS_EACCES = 2;
 export const STATUS_EFAULT = 3;
 export const STATUS_ESRCH = 4;
 
-/** Words of the longest message. */
-export const MESSAGE_WORDS = 6;
-
 /** How finely a segment is recalled from sharers on other hosts. */
 export type RecallForm =
   /** One message for each page. */

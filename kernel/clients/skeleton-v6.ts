@@ -22,7 +22,7 @@ export class SkeletonV6 extends Skeleton {
     const { frames, pageLocks, costs, zeroFrame } = mm.memory;
     const page = Math.floor(address / PAGE_BYTES);
     // No need to do anything if a range invalidate is running.
-    if (this.invalidates > 0) return POPULATE_EAGAIN;
+    if (this.isClosed) return POPULATE_EAGAIN;
     let frame: number;
     if (atomic) {
       if (!mm.state.lock.tryLockRead()) return POPULATE_EAGAIN;
@@ -44,7 +44,7 @@ export class SkeletonV6 extends Skeleton {
     const head = frames.headOf(frame);
     if (frames.mapCounts[head] > 0 || frame === zeroFrame) {
       yield* lock.lock();
-      if (this.invalidates === 0) this.insertPage(page, frame, write);
+      if (!this.isClosed) this.insertPage(page, frame, write);
       lock.unlock();
     }
     pageLocks.unlock(head);

@@ -16,11 +16,11 @@ export class SkeletonV7 extends Skeleton {
     const { mm } = this;
     const { frames } = mm.memory;
     const page = Math.floor(address / PAGE_BYTES);
-    if (this.invalidates > 0) return POPULATE_EAGAIN;
+    if (this.isClosed) return POPULATE_EAGAIN;
     if (!atomic) yield* mm.state.lock.lockRead();
     else if (!mm.state.lock.tryLockRead()) return POPULATE_EAGAIN;
     let result = POPULATE_EAGAIN;
-    while (this.invalidates === 0) {
+    while (!this.isClosed) {
       const frame = yield* this.tryInsert(page, write);
       if (frame !== undefined) result = frame;
       if (frame !== undefined || atomic) break;
@@ -49,7 +49,7 @@ export class SkeletonV7 extends Skeleton {
     // Holds the count of invalidations constant; invalidatePage is held off by the page table lock.
     yield* lock.lock();
     yield mm.memory.costs.skeletonPagePs;
-    const mayInsert = this.invalidates === 0;
+    const mayInsert = !this.isClosed;
     if (mayInsert) this.insertPage(page, frame, write);
     lock.unlock();
     tableLock.unlock();

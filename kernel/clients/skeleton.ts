@@ -27,12 +27,13 @@ export abstract class Skeleton implements MmuNotifier {
   abstract readonly name: string;
   /** Protects the list and `invalidates`. */
   readonly lock: SpinLock;
-  /** Range invalidations that have begun and not ended: no page gets in meanwhile. */
+  /** Range invalidations that have begun and not ended. */
   invalidates = 0;
   /** Pages that got in, and those that were zapped. */
   inserted = 0;
   zapped = 0;
   private readonly pages = new Map<number, Entry>();
+  private isReleased = false;
 
   constructor(readonly mm: AddressSpace) {
     this.lock = new SpinLock(mm.memory.scheduler, 'skeleton');
@@ -44,6 +45,11 @@ export abstract class Skeleton implements MmuNotifier {
    * cannot sleep, and gets only what is present.
    */
   abstract populate(address: number, atomic: boolean, write: boolean): Sim<number>;
+
+  /** True while no page may get in: an invalidation is running, or the driver has let go of the process. */
+  protected get isClosed(): boolean {
+    return this.invalidates > 0 || this.isReleased;
+  }
 
   /** Pages in the list. */
   get pageCount(): number {
@@ -59,6 +65,7 @@ export abstract class Skeleton implements MmuNotifier {
   }
 
   *release(): Sim<void> {
+    this.isReleased = true;
     yield* this.zapRange(0, Number.POSITIVE_INFINITY);
   }
 

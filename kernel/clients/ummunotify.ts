@@ -111,12 +111,15 @@ export class UmmunotifyFile {
   /** Features cannot be exchanged any more. */
   private wasUsed = false;
   private descriptors = 1;
+  /** The memory that it is about: that of the opener then, whatever program it runs later. */
+  private readonly watched: MmStruct;
 
   constructor(
     private readonly module: Ummunotify,
     private readonly mm: AddressSpace,
     private readonly nonBlocking: boolean,
   ) {
+    this.watched = mm.state;
     this.lock = new SpinLock(mm.memory.scheduler, 'ummunotify');
     this.tap = new InvalidationTap('ummunotify', mm, (start, end) => this.note(start, end));
   }
@@ -156,7 +159,7 @@ export class UmmunotifyFile {
     yield* this.enter('ioctl');
     this.wasUsed = true;
     if (!(end > start)) throw this.refuse('EINVAL', 'ioctl', `${start} to ${end} is no range`);
-    if (!this.module.charge(this.mm.state)) {
+    if (!this.module.charge(this.watched)) {
       const detail = `${this.module.rangesPerProcess} ranges are registered`;
       throw this.refuse('ENOMEM', 'ioctl', detail, 'fewer ranges, or a higher limit of the module');
     }
@@ -176,7 +179,7 @@ export class UmmunotifyFile {
     const isNew = this.regions.add(region);
     this.lock.unlock();
     if (isNew) return;
-    this.module.uncharge(this.mm.state, 1);
+    this.module.uncharge(this.watched, 1);
     throw this.refuse('EINVAL', 'ioctl', `cookie ${cookie} is taken`, 'a cookie for each range');
   }
 
@@ -191,7 +194,7 @@ export class UmmunotifyFile {
     if (region !== undefined) {
       yield this.regions.visited(region.end) * this.mm.memory.costs.watchWalkPs;
       this.invalid.delete(region);
-      this.module.uncharge(this.mm.state, 1);
+      this.module.uncharge(this.watched, 1);
     }
     this.lock.unlock();
     if (region === undefined) throw this.refuse('EINVAL', 'ioctl', `no range has cookie ${cookie}`);
@@ -258,7 +261,7 @@ export class UmmunotifyFile {
     yield* this.enter('close');
     if (--this.descriptors > 0) return;
     yield* this.tap.close();
-    this.module.uncharge(this.mm.state, this.regions.size);
+    this.module.uncharge(this.watched, this.regions.size);
     this.invalid.clear();
   }
 

@@ -127,8 +127,16 @@ export class Memory {
     };
     frames.onUnpinned = (frame) => {
       frames.flags[frame] &= ~FRAME_PINNED;
-      if (frames.isOwned(frame)) lru.add(frame, false);
+      if (frames.isOwned(frame) && this.isListed(frame)) lru.add(frame, false);
     };
+  }
+
+  /** True for a page that belongs on an LRU list: none of the huge page pool, and none that is its device's. */
+  private isListed(frame: number): boolean {
+    const { frames, files, hugePool } = this;
+    if (hugePool.owns(frame)) return false;
+    const file = frames.files[frame];
+    return file === 0 || (files.file(file).kind !== 'xip' && !files.file(file).huge);
   }
 
   private onFree(frame: number): void {

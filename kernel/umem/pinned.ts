@@ -61,6 +61,7 @@ export class PinnedUmem {
         pinned += got;
         yield got * costs.registerPagePs;
         if (got < batch) {
+          if (mm.state.killed !== undefined) throw mm.state.killed;
           const where = ((first + pinned) * PAGE_BYTES).toString(16);
           throw new VerbsError(
             'EFAULT',

@@ -13,7 +13,7 @@
  * Lookups race with callbacks as in KVM: a count of running ranges, and a sequence number that each of
  * them moves; an entry is made only under the mutex, with neither changed since the look-up.
  */
-import { buffer, concatMap, exhaustMap, filter, merge, Subject, take, timer } from 'rxjs';
+import { buffer, concatMap, exhaustMap, filter, merge, of, Subject, skip, take, timer } from 'rxjs';
 import { assert, MS, SparseTable, type TimePs } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PageRun } from '../mm/fault/user-pages.ts';
@@ -24,7 +24,7 @@ import {
   type InvalidationCause,
   mayWait,
 } from '../mm/notify/invalidation.ts';
-import type { MmuNotifier } from '../mm/notify/mmu-notifiers.ts';
+import type { MmuNotifier, MmuNotifiers } from '../mm/notify/mmu-notifiers.ts';
 import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Shrinker } from '../mm/reclaim/shrinkers.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
@@ -55,8 +55,9 @@ export interface PostponedPolicy {
   readonly postpone: readonly InvalidationCause[];
   /** Causes that are refused; only swap and migration can be. */
   readonly refuse: readonly InvalidationCause[];
-  /** A batch is flushed so long after its first page, or when it has so many pages. */
+  /** A batch is flushed so long after its first page, or when it is full. */
   readonly batchPs: TimePs;
+  /** Pages that one flush of the hardware can be told of. */
   readonly batchPages: number;
 }
 
@@ -122,8 +123,9 @@ export class PostponedUmem implements OnDemandUmem {
   private readonly shrinker: Shrinker = {
     name: 'postponed invalidations',
     count: () => this.pending.size,
-    scan: () => this.flushWaiting(),
+    scan: () => this.flushOldest(),
   };
+  private readonly notifiers: MmuNotifiers;
   private readonly entries: SparseTable;
   private readonly mutex = new Mutex('postponed umem');
   /** Ranges that have begun and not ended, and how many began so far. */
@@ -133,7 +135,6 @@ export class PostponedUmem implements OnDemandUmem {
   /** Pages whose invalidation was put off, counted from the region's first. */
   private readonly pending = new Map<number, Pending>();
   private readonly postponed$ = new Subject<Pending>();
-  private readonly full$ = new Subject<void>();
   private mapped = 0;
   private isReleased = false;
   /** The process has ended, and taken the notifier off its list. */
@@ -147,6 +148,7 @@ export class PostponedUmem implements OnDemandUmem {
     private readonly policy: PostponedPolicy,
   ) {
     this.counters = counters;
+    this.notifiers = mm.notifiers;
     this.firstPage = Math.floor(address / PAGE_BYTES);
     this.pageCount = Math.ceil((address + length) / PAGE_BYTES) - this.firstPage;
     this.entries = new SparseTable(this.pageCount);
@@ -169,7 +171,7 @@ export class PostponedUmem implements OnDemandUmem {
   ): Sim<PostponedUmem> {
     assert(policy.refuse.every(mayWait), 'only swap and migration can be refused');
     const umem = new PostponedUmem(mm, region, writable, table, policy);
-    yield* mm.notifiers.attach(umem.notifier);
+    yield* umem.notifiers.attach(umem.notifier);
     mm.memory.reclaim.registerShrinker(umem.shrinker);
     return umem;
   }
@@ -197,6 +199,7 @@ export class PostponedUmem implements OnDemandUmem {
     const giveUpPs = node.now + RETRY_LIMIT_PS;
     for (;;) {
       while (this.isRunning(first, request.count)) yield this.rangeEnded;
+      if (this.hasEnded) return MAP_EFAULT;
       const { sequence } = this;
       if (request.fault) {
         yield request.count * costs.faultPagePs;
@@ -205,7 +208,7 @@ export class PostponedUmem implements OnDemandUmem {
       yield* this.mutex.lock();
       // A page that waits for its flush may have another frame by now: out with the old one first.
       const isStale = this.hasPending(request.first, request.count);
-      if (isStale) yield* this.flush([...this.pending.values()]);
+      if (isStale) yield* this.zap(request.first, request.first + request.count);
       if (!isStale && sequence === this.sequence) break;
       this.mutex.unlock();
       if (node.now > giveUpPs) return MAP_EAGAIN;
@@ -236,7 +239,7 @@ export class PostponedUmem implements OnDemandUmem {
       page = this.entries.nextUsed(page + 1, this.pageCount);
     }
     this.mutex.unlock();
-    if (!this.hasEnded) yield* this.mm.notifiers.detach(this.notifier);
+    if (!this.hasEnded) yield* this.notifiers.detach(this.notifier);
   }
 
   private *mapAll(first: number, count: number, how: Prefetch): Sim<number> {
@@ -254,11 +257,12 @@ export class PostponedUmem implements OnDemandUmem {
   /** The stream of postponed pages, cut into batches, each flushed by a thread of the driver. */
   private listen(): void {
     const { memory } = this.mm;
-    const { batchPs } = this.policy;
+    const { batchPs, batchPages } = this.policy;
     const clock = new VirtualScheduler(memory.timers);
     // The first page of a batch sets its clock; nothing ticks while nothing waits.
+    const full$ = batchPages > 1 ? this.postponed$.pipe(skip(batchPages - 2)) : of(0);
     const due$ = this.postponed$.pipe(
-      exhaustMap(() => merge(timer(batchPs, clock), this.full$).pipe(take(1))),
+      exhaustMap(() => merge(timer(batchPs, clock), full$).pipe(take(1))),
     );
     const batches$ = this.postponed$.pipe(
       buffer(due$),
@@ -314,7 +318,7 @@ export class PostponedUmem implements OnDemandUmem {
       if (!this.pending.has(page)) {
         const frame = this.entries.get(page) >>> ENTRY_SHIFT;
         frames.get(frame);
-        const { references } = this.mm.notifiers;
+        const { references } = this.notifiers;
         references.postpone(this.notifier, this.firstPage + page, frame, cause);
         const one = { page, frame, block: frames.content.sample(frame) };
         this.pending.set(page, one);
@@ -323,23 +327,21 @@ export class PostponedUmem implements OnDemandUmem {
       }
       page = this.entries.nextUsed(page + 1, end);
     }
-    if (this.pending.size >= this.policy.batchPages) this.full$.next();
   }
 
-  /** Takes a range from the adapter now, and with it all that waits: a flush is a flush. */
+  /** Takes a range from the adapter now, with what waits in it: however long, it is one flush. */
   private *zap(first: number, end: number): Sim<void> {
-    const waiting = [...this.pending.values()];
     for (let page = this.entries.nextUsed(first, end); page < end; ) {
       this.table.set(page, 0);
       page = this.entries.nextUsed(page + 1, end);
     }
-    yield* this.flush(waiting, first, end);
+    yield* this.flush([], first, end);
   }
 
-  /** Flushes all that waits; returns how many pages. */
-  private *flushWaiting(): Sim<number> {
+  /** Flushes one batch of what waits; returns how many pages. */
+  private *flushOldest(): Sim<number> {
     yield* this.mutex.lock();
-    const waiting = [...this.pending.values()];
+    const waiting = [...this.pending.values()].slice(0, this.policy.batchPages);
     if (waiting.length > 0) yield* this.flush(waiting);
     this.mutex.unlock();
     return waiting.length;
@@ -411,7 +413,7 @@ export class PostponedUmem implements OnDemandUmem {
 
   /** Writes the entries that differ; returns how many did. */
   private enter(request: MapRequest, run: PageRun): number {
-    const { references } = this.mm.notifiers;
+    const { references } = this.notifiers;
     let changed = 0;
     for (let i = 0; i < run.count; i++) {
       const frame = run.frames[i];
@@ -437,7 +439,7 @@ export class PostponedUmem implements OnDemandUmem {
     const entry = this.entries.get(page);
     const frame = entry >>> ENTRY_SHIFT;
     if (entry & ENTRY_WRITE) this.mm.memory.frames.markDirty(frame);
-    this.mm.notifiers.references.drop(this.notifier, this.firstPage + page, frame);
+    this.notifiers.references.drop(this.notifier, this.firstPage + page, frame);
     this.entries.set(page, 0);
     this.mapped--;
   }

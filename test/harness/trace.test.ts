@@ -3,9 +3,10 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
+import { checkPair } from '../../harness/trace/check-pair.ts';
 import { shippedRuns } from '../../harness/trace/folder.ts';
 import type { TraceEvent } from '../../harness/trace/format.ts';
-import { checkPair, parseTrace, readEnd, readTrace } from '../../harness/trace/reader.ts';
+import { parseTrace, readEnd, readTrace } from '../../harness/trace/reader.ts';
 import { eventText, writeRun } from '../fixtures/recorded-run.ts';
 import { temporaryFolder } from './fixtures.ts';
 

@@ -26,7 +26,7 @@ import { type ModelPage, ModelProcess, READ, SHOWN, SharedObject, WRITE } from '
 const CASES = Number(process.env.CASES ?? 150);
 const SPAN = 24;
 const FILE_PAGES = 10;
-const MEMLOCK_PAGES = 6;
+const MEMLOCK_PAGES = 3;
 const NAMES = [
   'anonymous',
   'sharedMemory',
@@ -57,6 +57,8 @@ const NAMES = [
   'pin',
   'unpin',
   'look',
+  'shrink',
+  'compact',
 ] as const;
 
 interface Call {
@@ -78,6 +80,15 @@ const call: fc.Arbitrary<Call> = fc.record({
   prot: fc.constantFrom(3, 3, 3, 1, 0),
   seed: fc.integer({ min: 1, max: 0xffff }),
 });
+
+/** Something is there from the start: anonymous memory, and the file. */
+const START: readonly Call[] = [
+  { name: 'anonymous', who: 0, page: 0, count: 16, other: 0, prot: 3, seed: 1 },
+  { name: 'fill', who: 0, page: 0, count: 16, other: 0, prot: 3, seed: 2 },
+  { name: 'sharedFile', who: 0, page: 16, count: 8, other: 0, prot: 3, seed: 3 },
+  { name: 'touchWrite', who: 0, page: 16, count: 8, other: 0, prot: 3, seed: 4 },
+  { name: 'fork', who: 0, page: 0, count: 1, other: 0, prot: 3, seed: 4 },
+];
 
 interface Pin {
   readonly process: Process;
@@ -265,7 +276,7 @@ class World {
         });
       }
       case 'pin': {
-        const isPossible = this.pins.length < 4 && model.signal(page, true) === undefined;
+        const isPossible = this.pins.length < 2 && model.signal(page, true) === undefined;
         return { outcome: 'ok', after: isPossible ? () => this.pin(process, page) : nothing };
       }
       case 'unpin':
@@ -350,6 +361,12 @@ class World {
         return yield* mm.memory.files.sync(this.file);
       case 'remapFile':
         return yield* mm.remapFilePages(at, length, c.other % FILE_PAGES);
+      case 'shrink':
+        yield* mm.memory.reclaim.shrink(c.count);
+        return;
+      case 'compact':
+        yield* mm.memory.compaction.forAllocation(0);
+        return;
       case 'look':
         return this.compare();
     }
@@ -453,7 +470,7 @@ describe('processes under random system calls', () => {
     fc.assert(
       fc.property(
         fc.array(call, { minLength: 1, maxLength: 40 }),
-        fc.constantFrom(40, 56, 400),
+        fc.constantFrom(24, 32, 400),
         (calls, frameCount) => {
           const bench = makeBench({
             memoryBytes: frameCount * PAGE,
@@ -462,7 +479,7 @@ describe('processes under random system calls', () => {
           const world = new World(bench);
           const done = bench.run(
             (function* (): Sim<void> {
-              for (const c of calls) yield* world.step(c);
+              for (const c of [...START, ...calls]) yield* world.step(c);
               yield* bench.host.sleep(1_000_000_000);
               world.compare();
               while (world.pins.length > 0) {

@@ -161,6 +161,69 @@ describe('interval notifiers', () => {
     expect(notifiers.invalidations).toBe(before);
   });
 
+  it('keep readers until the last of several invalidations has ended', () => {
+    const { host, run } = makeBench();
+    const notifiers = new IntervalNotifiers(host.node);
+    const hit: IntervalOps = {
+      invalidate(_range, sequence) {
+        subscription.setSequence(sequence);
+        return of();
+      },
+    };
+    const subscription = notifiers.subscribe(0, 4096, hit);
+    const story: string[] = [];
+    const done = run(
+      (function* (): Sim<void> {
+        const outer = yield* announce(notifiers, 0, 4096);
+        const inner = yield* announce(notifiers, 0, 8192);
+        const elsewhere = yield* announce(notifiers, 65536, 69632);
+        const reader = host.spawn(
+          'reader',
+          (function* (): Sim<void> {
+            yield* notifiers.readBegin(subscription);
+            story.push('read');
+          })(),
+        );
+        for (const [name, range] of Object.entries({ outer, inner, elsewhere })) {
+          yield* host.sleep(1 * US);
+          story.push(`end of ${name}`);
+          notifiers.end(range);
+        }
+        yield reader.done;
+      })(),
+    );
+    expect(done).toBe(true);
+    // The sequence is one for the process: what goes on elsewhere holds readers up too.
+    expect(story).toEqual(['end of outer', 'end of inner', 'end of elsewhere', 'read']);
+  });
+
+  it('forget a subscription that ends before the invalidation in which it was made', () => {
+    const { host, run } = makeBench();
+    const notifiers = new IntervalNotifiers(host.node);
+    const ops: IntervalOps = {
+      invalidate(_range, sequence) {
+        first.setSequence(sequence);
+        return of();
+      },
+    };
+    const first = notifiers.subscribe(0, 4096, ops);
+    const done = run(
+      (function* (): Sim<void> {
+        const range = yield* announce(notifiers, 0, 4096);
+        const late = notifiers.subscribe(0, 4096, { invalidate: () => SILENCE });
+        const startPs = host.node.now;
+        yield* notifiers.unsubscribe(late);
+        expect(host.node.now).toBe(startPs);
+        notifiers.end(range);
+        // Would wait for ever if `late` were called.
+        notifiers.end(yield* announce(notifiers, 0, 4096));
+        yield* notifiers.unsubscribe(first);
+        expect(notifiers.hits(0, 4096)).toBe(false);
+      })(),
+    );
+    expect(done).toBe(true);
+  });
+
   it('fail the run when a callback does', () => {
     const { host, run } = makeBench();
     const notifiers = new IntervalNotifiers(host.node);

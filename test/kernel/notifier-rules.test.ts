@@ -5,7 +5,7 @@ import { of } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { Gadget } from '../../harness/experiments/gadget.ts';
 import { BASE, type RuleBreak, ruleBreaks } from '../../harness/experiments/rule-breaks.ts';
-import { PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
+import { PROT_READ, PROT_WRITE, type Sim, type SystemCallError } from '../../kernel/index.ts';
 import type { IntervalOps } from '../../kernel/mm/notify/interval-notifier.ts';
 import { CAUSE_CLEAR, CAUSE_UNMAP } from '../../kernel/mm/notify/invalidation.ts';
 import { SimulationBug } from '../../transport/index.ts';
@@ -49,8 +49,8 @@ const damages: readonly RuleBreak[] = [
 ];
 
 describe('the rules of the notifiers', () => {
-  it.each([...ruleBreaks, ...damages])('catch $rule', ({ report, how }) => {
-    const bench = makeBench();
+  it.each([...ruleBreaks, ...damages])('catch $rule', ({ report, how, config }) => {
+    const bench = makeBench(config);
     const { host } = bench;
     const gadget = new Gadget(host.mm);
     let frame = -1;
@@ -76,6 +76,28 @@ describe('the rules of the notifiers', () => {
     const expected = report.replace('FRAME', String(frame));
     expect((bug as Error).message).toBe(`${expected} (node a.host, ${caughtPs} ps)`);
   });
+});
+
+it('the fork of today, which fails in the same place, ends what it has begun', () => {
+  const { host, run } = makeBench({ mm: { forkFailsAfterEntries: 2 } });
+  const gadget = new Gadget(host.mm);
+  const done = run(
+    (function* (): Sim<void> {
+      yield* host.mm.mmap(BASE, 4 * PAGE, RW);
+      yield* host.mm.touch(BASE, 4, true);
+      yield* host.mm.notifiers.attach(gadget);
+      let errno = '';
+      try {
+        yield* host.mm.fork('child');
+      } catch (error) {
+        errno = (error as SystemCallError).errno;
+      }
+      expect(errno).toBe('ENOMEM');
+      expect(gadget.calls).toEqual(['begin cow', 'end cow']);
+    })(),
+  );
+  expect(done).toBe(true);
+  host.checkLeaks();
 });
 
 /** The insides that two tests have to damage. */

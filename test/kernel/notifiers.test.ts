@@ -5,7 +5,7 @@
 import { of } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { Gadget } from '../../harness/experiments/gadget.ts';
-import { PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
+import { MAP_HUGETLB, MAP_SHARED, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import type {
   IntervalOps,
   IntervalSubscription,
@@ -18,7 +18,7 @@ import {
   type Invalidation,
 } from '../../kernel/mm/notify/invalidation.ts';
 import { FRAME_DIRTY } from '../../kernel/mm/physical/frames.ts';
-import { US } from '../../transport/index.ts';
+import { ACCESS_LOCAL_WRITE, ACCESS_ON_DEMAND, MS, US } from '../../transport/index.ts';
 import { BASE, type Bench, makeBench, PAGE } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
@@ -239,6 +239,25 @@ describe('the notifier list', () => {
     });
   });
 
+  it('keeps a page in memory that nobody uses but a client', () => {
+    play(function* ({ host }) {
+      const { mm } = host;
+      const gadget = new Gadget(mm);
+      gadget.agePage = function* (address) {
+        yield 1 * US;
+        return address === BASE;
+      };
+      yield* mm.notifiers.attach(gadget);
+      const isPresent = (page: number) => mm.pages.followPage(BASE / PAGE + page, false) >= 0;
+      for (let round = 0; round < 50 && (isPresent(1) || isPresent(2)); round++) {
+        yield* host.ram.reclaim.shrink(2);
+        yield* host.sleep(1 * MS);
+      }
+      expect([0, 1, 2].map(isPresent)).toEqual([true, false, false]);
+      yield* mm.notifiers.detach(gadget);
+    });
+  });
+
   it('lets a client keep a page beyond the begin, if it holds the frame and says so', () => {
     play(function* ({ host }) {
       const { mm } = host;
@@ -340,5 +359,33 @@ describe('a process without notifiers', () => {
         yield* host.mm.notifiers.intervals.unsubscribe(subscription);
       }
     });
+  });
+});
+
+describe('a region that is paged on demand, whose device must be waited for', () => {
+  it.each([
+    ['a file that is truncated', 0],
+    ['huge pages that are unmapped', MAP_HUGETLB],
+  ])('hears of %s by the rules of today: nobody is atomic', (_what, flags) => {
+    const { host, adapter, run } = makeBench({ memoryBytes: 4096 * PAGE, mm: { hugePages: 2 } });
+    const { mm, verbs, ram } = host;
+    adapter.doneDelayPs = 20 * US;
+    const done = run(
+      (function* (): Sim<void> {
+        const file = ram.files.open('/file');
+        if (flags === 0) yield* mm.mmap(BASE, 8 * PAGE, RW, MAP_SHARED, file);
+        else yield* mm.mmap(BASE, 512 * PAGE, RW, flags);
+        yield* mm.touch(BASE, 8, true);
+        const access = ACCESS_LOCAL_WRITE | ACCESS_ON_DEMAND;
+        const mr = yield* verbs.regMr(1, BASE, 8 * PAGE, access);
+        expect(mr.pagesMapped).toBe(8);
+        if (flags === 0) yield* ram.files.truncate(file, 2 * PAGE);
+        else yield* mm.munmap(BASE, 512 * PAGE);
+        expect(mr.pagesMapped).toBe(flags === 0 ? 2 : 0);
+        yield* verbs.deregMr(mr);
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
   });
 });

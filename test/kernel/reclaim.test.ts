@@ -155,6 +155,30 @@ describe('reclaim', () => {
     expect(ram.counters.allocstall).toBe(0);
   });
 
+  it('has a kswapd for each node, and what they write comes back right', () => {
+    const { host, run } = makeBench({ memoryBytes: 1024 * PAGE, memoryNodes: 2, cpus: 4 });
+    const { ram } = host;
+    const processes = [0, 1].map((home) => {
+      const process = host.createProcess(`on node ${home}`);
+      process.mm.state.homeNode = home;
+      return process;
+    });
+    run(
+      (function* (): Sim<void> {
+        for (const { mm } of processes) yield* mm.mmap(BASE, 800 * PAGE, RW);
+        const fills = processes.map(({ name, mm }, i) =>
+          host.spawn(name, mm.fill(BASE, 800 * PAGE, i + 1)),
+        );
+        for (const fill of fills) yield fill.done;
+        const hashes = processes.map(({ mm }) => mm.hash(BASE, 800 * PAGE));
+        expect(ram.reclaim.kswapds.map(({ runs }) => runs > 0)).toEqual([true, true]);
+        for (const { mm } of processes) yield* mm.touch(BASE, 800, false);
+        expect(processes.map(({ mm }) => mm.hash(BASE, 800 * PAGE))).toEqual(hashes);
+      })(),
+    );
+    host.checkLeaks();
+  });
+
   it('has several CPUs wait for one LRU lock', () => {
     const waited = [1, 4].map((cpus) => {
       const { host, run } = makeBench({ cpus, memoryBytes: 1024 * PAGE, swapBytes: 4096 * PAGE });
@@ -212,7 +236,7 @@ describe('reclaim', () => {
             return given;
           },
         });
-        // The cache belongs to another process in real life: this one would wait for its own lock.
+        // Another process allocates: that of the cache would wait for its own mmap lock.
         const other = host.createProcess('other');
         yield* other.mm.mmap(BASE, 200 * PAGE, RW);
         yield* other.mm.fill(BASE, 200 * PAGE, 2);
@@ -362,6 +386,18 @@ describe('a memory cgroup', () => {
     expect([group.oom, group.oomKills, group.pageCount]).toEqual([1, 1, 0]);
     expect(present(outside.mm, BASE, 500)).toBe(500);
     host.checkLeaks();
+  });
+});
+
+describe('memory cgroups', () => {
+  it('are refused when there are too many, or have no page', () => {
+    const { groups } = makeBench().host.ram;
+    const refusal = { code: 'E_OPERATION', place: 'x' };
+    for (const bytes of [0, -1, PAGE - 1, Number.NaN]) {
+      expect(() => groups.create('x', bytes)).toThrow(expect.objectContaining(refusal));
+    }
+    for (let i = 1; i < 16; i++) groups.create(`g${i}`, PAGE);
+    expect(() => groups.create('x', PAGE)).toThrow(expect.objectContaining(refusal));
   });
 });
 

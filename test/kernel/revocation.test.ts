@@ -8,6 +8,7 @@ import {
   PROT_WRITE,
   type Sim,
 } from '../../kernel/index.ts';
+import { migratePages } from '../../kernel/mm/migrate/move-pages.ts';
 import { MS, QPS_ERR, RandomStream, US } from '../../transport/index.ts';
 import type { HostPair } from '../fixtures/host-pair.ts';
 import {
@@ -242,20 +243,24 @@ describe('a segment that another host shares', () => {
   it.each(['page', 'batch', 'region'] as const)(
     'keeps every byte true under recalls by %s',
     (form) => {
-      for (let seed = 1; seed <= 3; seed++) {
+      const first = Number(process.env.SEED ?? 1);
+      const count = Number(process.env.SEEDS ?? 2);
+      for (let seed = first; seed < first + count; seed++) {
         const pair = share(
           {
             form,
             sharers: 3,
             pages: 12,
             seed,
-            host: { memoryBytes: 256 * PAGE },
+            host: { memoryNodes: 2, swapBytes: 4096 * PAGE },
             wire: { lossPpm: 2000 },
             timeout: 8,
           },
           function* ({ pair: { a } }): Sim<void> {
             const random = new RandomStream(seed, 'test', 'owner');
             const { mm } = a;
+            const pressing = a.createProcess('pressing').mm;
+            yield* pressing.mmap(SEGMENT, 1200 * PAGE, RW);
             for (let i = 0; i < 60; i++) {
               const page = random.below(12);
               const at = SEGMENT + page * PAGE;
@@ -266,12 +271,26 @@ describe('a segment that another host shares', () => {
                   yield* mm.write(SEGMENT + p * PAGE, new Uint8Array(PAGE).fill(p + 1));
                 }
               };
-              switch (random.below(4)) {
+              switch (random.below(8)) {
                 case 0:
                   yield* mm.mmap(at, count * PAGE, RW);
                   break;
                 case 1:
                   yield* mm.madviseDontneed(at, count * PAGE);
+                  break;
+                case 2: {
+                  const child = yield* mm.fork(`child ${i}`);
+                  const hash = child.hash(SEGMENT, 12 * PAGE);
+                  yield* a.sleep(random.below(200 * US));
+                  expect(child.hash(SEGMENT, 12 * PAGE)).toBe(hash);
+                  yield* child.exit();
+                  break;
+                }
+                case 3:
+                  yield* migratePages(mm.state, i % 2, 1 - (i % 2));
+                  break;
+                case 4:
+                  yield* pressing.touch(SEGMENT + random.below(3) * 400 * PAGE, 400, true);
                   break;
                 default:
                   yield* write();

@@ -62,7 +62,12 @@ const attempts: [what: string, errno: string, call: string, Attempt, Partial<Hos
   ['no locks allowed', 'EPERM', 'mmap', (mm) => mm.mmap(HUGE_AT, PAGE, RW, MAP_LOCKED), noLocks],
   ['too much locked', 'EAGAIN', 'mmap', (mm) => mm.mmap(HUGE_AT, 3 * PAGE, RW, MAP_LOCKED), small],
   ['no huge pages', 'ENOMEM', 'mmap', (mm) => mm.mmap(HUGE_AT, HUGE, RW, MAP_HUGETLB)],
-  ['an odd place for huge pages', 'EINVAL', 'mmap', (mm) => mm.mmap(BASE, HUGE, RW, MAP_HUGETLB)],
+  [
+    'an odd place for huge pages',
+    'EINVAL',
+    'mmap',
+    (mm) => mm.mmap(BASE + PAGE, HUGE, RW, MAP_HUGETLB),
+  ],
   [
     'more than RAM and swap at once',
     'ENOMEM',

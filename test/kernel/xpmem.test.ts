@@ -4,6 +4,7 @@ import { type Attachment, Xpmem } from '../../kernel/clients/xpmem.ts';
 import { SystemCallError } from '../../kernel/errno.ts';
 import { type Errno, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import { migratePages } from '../../kernel/mm/migrate/move-pages.ts';
+import { CAUSE_SWAP } from '../../kernel/mm/notify/invalidation.ts';
 import { FRAME_EXTERNAL_RMAP } from '../../kernel/mm/physical/frames.ts';
 import { US } from '../../transport/index.ts';
 import { BASE, type Bench, makeBench, PAGE } from './bench.ts';
@@ -117,6 +118,32 @@ describe('XPMEM on one host', () => {
         for (let page = 0; page < pages; page++) {
           expect([...(yield* attachment.read(page * PAGE, 1))]).toEqual([page]);
         }
+        yield* xpmem.unload();
+      })(),
+    );
+  });
+
+  it('is asked by the reverse map for exported pages, and for no others', () => {
+    const bench = makeBench();
+    const { mm, ram } = bench.host;
+    const { frames, pageLocks, rmapNotifiers } = ram;
+    run(
+      bench,
+      (function* (): Sim<void> {
+        const { xpmem, attachment } = yield* attach(bench);
+        yield* mm.touch(BASE, 2, true);
+        yield* attachment.write(0, Uint8Array.of(1));
+        for (const page of [0, 1]) {
+          const frame = mm.pages.followPage(BASE / PAGE + page, false);
+          yield* pageLocks.lock(frame);
+          yield* rmapNotifiers.invalidatePage(frame, CAUSE_SWAP);
+          expect(rmapNotifiers.isExported(frame)).toBe(false);
+          pageLocks.unlock(frame);
+          expect(frames.references[frame]).toBe(1);
+        }
+        expect(rmapNotifiers.invalidations).toBe(1);
+        expect(attachment.grants.count).toBe(0);
+        expect([...(yield* attachment.read(0, 1))]).toEqual([1]);
         yield* xpmem.unload();
       })(),
     );

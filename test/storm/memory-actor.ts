@@ -25,6 +25,7 @@ import {
   PROT_WRITE,
   type Sim,
   SystemCallError,
+  VerbsError,
 } from '../../kernel/index.ts';
 import { MAP_POPULATE, MAP_SHARED } from '../../kernel/mm/address-space.ts';
 import { MADV_DONTNEED, MADV_HUGEPAGE, MADV_WILLNEED } from '../../kernel/mm/calls/advice.ts';
@@ -55,6 +56,12 @@ const PINNED_PAGES = 24;
 /** What the adapter sends from and reads to. */
 const STAGING = BASE + 2 ** 32;
 const STAGING_PAGES = 8;
+/** Shared memory, of the process and its children: only the process writes it. */
+const SHARED_BASE = BASE + 3 * 2 ** 31;
+const SHARED_PAGES = 8;
+/** Where huge pages are welcome: two of them, of one process. */
+const HUGE_BASE = BASE + 5 * 2 ** 31;
+const HUGE_SPAN = 1024;
 /** A file that all share; each writes its own part. */
 const FILE_BASE = BASE + 2 ** 33;
 export const FILE_SLICE = 12;
@@ -99,6 +106,8 @@ export class Actor {
   private model = new MemoryModel(SPAN);
   private readonly pinnedModel = new MemoryModel(PINNED_PAGES);
   private readonly fileModel = new MemoryModel(FILE_SLICE);
+  private readonly hugeModel = new MemoryModel(HUGE_SPAN);
+  private readonly sharedModel = new MemoryModel(SHARED_PAGES);
   private readonly locked = new Set<number>();
   private ends: [Endpoint, Endpoint] | undefined;
   private staging: MemoryRegion | undefined;
@@ -113,6 +122,8 @@ export class Actor {
   private perf: PerfEvents | undefined;
   private readonly witness: Witness;
   private children = 0;
+  /** Writes of shared memory under way: a child sees them or not. */
+  private sharedUnsure = 0;
 
   constructor(
     private readonly host: Host,
@@ -120,6 +131,8 @@ export class Actor {
     private readonly random: RandomStream,
     private readonly file: MappedFile,
     private readonly slice: number,
+    /** Room enough for huge pages. */
+    private readonly hasHuge: boolean,
   ) {
     this.witness = new Witness(`witness of ${process.name}`);
   }
@@ -151,10 +164,19 @@ export class Actor {
   private *setUp(): Sim<void> {
     const { mm, random } = this;
     const { verbs } = this.process;
+    yield* mm.mmap(BASE, SPAN * PAGE, RW);
+    this.model.map(0, SPAN, RW);
     yield* mm.mmap(PINNED_BASE, PINNED_PAGES * PAGE, RW);
     yield* mm.mmap(STAGING, STAGING_PAGES * PAGE, RW);
     yield* mm.touch(STAGING, STAGING_PAGES, true);
     this.pinnedModel.map(0, PINNED_PAGES, RW);
+    yield* mm.mmap(SHARED_BASE, SHARED_PAGES * PAGE, RW, MAP_SHARED);
+    this.sharedModel.map(0, SHARED_PAGES, RW);
+    if (this.hasHuge) {
+      yield* mm.mmap(HUGE_BASE, HUGE_SPAN * PAGE, RW);
+      yield* mm.madvise(HUGE_BASE, HUGE_SPAN * PAGE, MADV_HUGEPAGE);
+      this.hugeModel.map(0, HUGE_SPAN, RW);
+    }
     const offset = this.slice * FILE_SLICE * PAGE;
     yield* mm.mmap(FILE_BASE, FILE_SLICE * PAGE, RW, MAP_SHARED, this.file, offset);
     yield* mm.write(FILE_BASE, new Uint8Array(FILE_SLICE * PAGE));
@@ -163,7 +185,7 @@ export class Actor {
     const second = yield* endpoint(this.process, first.pd);
     yield* join(first, second, OWN_LID);
     this.ends = [first, second];
-    this.staging = yield* verbs.regMr(first.pd, STAGING, STAGING_PAGES * PAGE, RIGHTS);
+    while (this.staging === undefined) yield* this.registerStaging(first.pd);
     if (random.chance(600_000)) {
       this.implicit = yield* verbs.regMr(first.pd, 0, SIZE_MAX, RIGHTS | ACCESS_ON_DEMAND);
     }
@@ -192,6 +214,16 @@ export class Actor {
     }
   }
 
+  /** Where pins have to leave a node that may be unplugged, there may be no room for a while. */
+  private *registerStaging(pd: number): Sim<void> {
+    try {
+      this.staging = yield* this.process.verbs.regMr(pd, STAGING, STAGING_PAGES * PAGE, RIGHTS);
+    } catch (error) {
+      if (!(error instanceof VerbsError) || error.errno !== 'ENOMEM') throw error;
+      yield* this.host.sleep(500 * US);
+    }
+  }
+
   private *tearDown(): Sim<void> {
     yield* this.setWitness(false);
     if (this.kvm) yield* this.kvm.destroy();
@@ -213,14 +245,16 @@ export class Actor {
   private *step(): Sim<void> {
     const { random } = this;
     const first = random.below(SPAN);
-    const count = 1 + random.below(Math.min(24, SPAN - first));
+    const most = random.chance(300_000) ? 48 : 10;
+    const count = 1 + random.below(Math.min(most, SPAN - first));
     const name = NAMES[random.below(NAMES.length)] as (typeof NAMES)[number];
     try {
       const happened = yield* this.carryOut(name, first, count);
       if (happened) this.done.set(name, (this.done.get(name) ?? 0) + 1);
     } catch (error) {
       // What the machine may refuse at any time; nothing has changed then.
-      if (!(error instanceof SystemCallError) || !REFUSALS.includes(error.errno)) throw error;
+      const isRefusal = error instanceof SystemCallError || error instanceof VerbsError;
+      if (!isRefusal || !REFUSALS.includes(error.errno)) throw error;
       this.done.set(`${name} ${error.errno}`, (this.done.get(`${name} ${error.errno}`) ?? 0) + 1);
     }
   }
@@ -282,6 +316,17 @@ export class Actor {
       case 'witness':
         yield* this.setWitness(!this.witness.isRegistered);
         return true;
+      case 'huge':
+        return this.hasHuge && (yield* this.useHuge());
+      case 'shared write': {
+        const at = random.below(SHARED_PAGES * PAGE - 9000);
+        const bytes = this.pattern(1 + random.below(8000));
+        this.sharedModel.write(at, bytes);
+        this.sharedUnsure++;
+        yield* mm.write(SHARED_BASE + at, bytes);
+        this.sharedUnsure--;
+        return true;
+      }
       case 'file write': {
         const at = random.below(FILE_SLICE * PAGE - 9000);
         const bytes = this.pattern(1 + random.below(8000));
@@ -347,6 +392,44 @@ export class Actor {
     return true;
   }
 
+  /** Something with memory of huge pages: mostly writes, and now and then what splits one. */
+  private *useHuge(): Sim<boolean> {
+    const { mm, random, hugeModel } = this;
+    const first = random.below(HUGE_SPAN);
+    const count = 1 + random.below(Math.min(HUGE_SPAN - first, 40));
+    const [address, length] = [HUGE_BASE + first * PAGE, count * PAGE];
+    switch (random.below(10)) {
+      case 0:
+        yield* mm.madvise(address, length, MADV_DONTNEED);
+        hugeModel.zero(first, count);
+        return true;
+      case 1:
+        yield* mm.mprotect(address, length, PROT_READ);
+        yield* mm.mprotect(address, length, RW);
+        return true;
+      case 2: {
+        // The area as a whole anew: huge pages again.
+        const half = random.below(2) * 512;
+        yield* mm.mmap(HUGE_BASE + half * PAGE, 512 * PAGE, RW);
+        yield* mm.madvise(HUGE_BASE + half * PAGE, 512 * PAGE, MADV_HUGEPAGE);
+        hugeModel.map(half, 512, RW);
+        return true;
+      }
+      case 3:
+        if (this.implicit === undefined) return false;
+        return yield* this.rdmaRead(this.implicit, hugeModel, HUGE_BASE, first, count);
+      case 4:
+        if (this.implicit === undefined) return false;
+        return yield* this.rdmaWrite(this.implicit, hugeModel, HUGE_BASE, first, count);
+      default: {
+        const bytes = this.pattern(1 + random.below(length));
+        yield* mm.write(address, bytes);
+        hugeModel.write(first * PAGE, bytes);
+        return true;
+      }
+    }
+  }
+
   /** A child looks at what it inherited, writes some of it, looks again, and ends; meanwhile life goes on. */
   private *fork(): Sim<boolean> {
     if (this.children > 1) return false;
@@ -361,6 +444,16 @@ export class Actor {
         for (let i = 0; i < 3; i++) {
           yield* actor.host.sleep(((seed * 7 + i * 13) % 300) * US);
           actor.compare(child, model, BASE, 0, SPAN, 'a child');
+          if (actor.sharedUnsure === 0) {
+            actor.compare(
+              child,
+              actor.sharedModel,
+              SHARED_BASE,
+              0,
+              SHARED_PAGES,
+              'a child, shared',
+            );
+          }
           const page = (seed + i * 31) % SPAN;
           if (!model.allows(page, 1, PROT_WRITE)) continue;
           const bytes = new Uint8Array(PAGE).fill(seed + i);
@@ -568,6 +661,10 @@ export class Actor {
   check(): void {
     this.compare(this.mm, this.model, BASE, 0, SPAN, 'private memory');
     this.compare(this.mm, this.pinnedModel, PINNED_BASE, 0, PINNED_PAGES, 'pinned memory');
+    if (this.hasHuge) {
+      this.compare(this.mm, this.hugeModel, HUGE_BASE, 0, HUGE_SPAN, 'huge pages');
+    }
+    this.compare(this.mm, this.sharedModel, SHARED_BASE, 0, SHARED_PAGES, 'shared memory');
     this.compare(this.mm, this.fileModel, FILE_BASE, 0, FILE_SLICE, 'a shared file');
     for (const page of this.locked) {
       const frame = this.mm.pages.followPage(BASE / PAGE + page, false);
@@ -593,6 +690,7 @@ export class Actor {
 const NAMES = [
   'mmap',
   'mmap',
+  'mmap',
   'munmap',
   'mprotect',
   'dontneed',
@@ -604,14 +702,21 @@ const NAMES = [
   'write',
   'write',
   'write',
+  'write',
   'fork',
   'witness',
   'file write',
+  'shared write',
+  'huge',
+  'huge',
   'guest write',
   'guest read',
   'gru write',
   'gru read',
   'skeleton',
+  'guest write',
+  'gru write',
+  'implicit write',
   'implicit write',
   'implicit read',
   'on demand',

@@ -9,19 +9,72 @@
  */
 import { expect, it } from 'vitest';
 import { Stage } from '../../harness/experiments/stage.ts';
-import type { HostProcess } from '../../kernel/index.ts';
+import type { Hca } from '../../hca/index.ts';
+import { type Host, type HostProcess, type Sim, untilKilled } from '../../kernel/index.ts';
+import { MAP_NORESERVE } from '../../kernel/mm/address-space.ts';
 import { RandomStream } from '../../transport/index.ts';
-import { Actor, FILE_SLICE } from './memory-actor.ts';
+import { Actor, BASE, FILE_SLICE } from './memory-actor.ts';
 import { Disturber } from './memory-disturber.ts';
-import { PAGE } from './memory-model.ts';
+import { PAGE, RW } from './memory-model.ts';
 
 const FIRST = Number(process.env.SEED ?? 1);
-const STORMS = Number(process.env.SEEDS ?? 12);
+const STORMS = Number(process.env.SEEDS ?? 8);
+
+/** Of so many frames that become free, one is looked for in the tables of the adapter. */
+const FREED_PER_LOOK = 16;
+
+/** A region of the adapter, as far as this test looks into it. */
+interface Table {
+  readonly entryPages: number;
+  readonly table: {
+    readonly length: number;
+    get(index: number): number;
+    nextUsed(from: number, end: number): number;
+  };
+}
+
+/** Watches frames that become free: no table of the adapter may name one. */
+function watchFrees({ frames }: Host['ram'], adapter: Hca): void {
+  const { resources } = adapter as unknown as {
+    resources: { mkeys: { rows: (Table | undefined)[] } };
+  };
+  const { onFree } = frames;
+  let freed = 0;
+  frames.onFree = (frame) => {
+    onFree(frame);
+    if (++freed % FREED_PER_LOOK > 0) return;
+    for (const region of resources.mkeys.rows) {
+      if (region === undefined || region.entryPages > 0) continue;
+      const { table } = region;
+      let at = table.nextUsed(0, table.length);
+      for (; at < table.length; at = table.nextUsed(at + 1, table.length)) {
+        if (table.get(at) >>> 2 !== frame) continue;
+        throw new Error(`frame ${frame} becomes free while the adapter has it as page ${at}`);
+      }
+    }
+  };
+}
+
+/** Touches more memory than there is until it is killed for it; then its memory must be back. */
+function* hog(process: HostProcess, pageCount: number, done: Map<string, number>): Sim<void> {
+  const { mm } = process;
+  mm.state.oomScoreAdj = 1000;
+  const killed = yield* untilKilled(
+    (function* (): Sim<void> {
+      yield* mm.mmap(BASE, pageCount * PAGE, RW, MAP_NORESERVE);
+      yield* mm.touch(BASE, pageCount, true);
+    })(),
+  );
+  done.set(killed === undefined ? 'hog survived' : 'hog killed', 1);
+  yield* process.exit();
+}
 
 /** Runs one storm; returns what was done in it, by name. */
 function storm(seed: number): Map<string, number> {
   const random = new RandomStream(seed, 'test', 'storm');
   const isTight = random.chance(500_000);
+  const hasHog = random.chance(300_000);
+  const swapPages = hasHog ? 1024 : 4096;
   const stage = new Stage({
     adapters: true,
     seed,
@@ -30,7 +83,8 @@ function storm(seed: number): Map<string, number> {
       memoryBytes: (isTight ? 1024 : 3072) * PAGE,
       memoryNodes: 2,
       memorySectionBytes: 512 * PAGE,
-      swapBytes: 4096 * PAGE,
+      swapBytes: swapPages * PAGE,
+      mm: { overcommit: 'always' },
       cpus: 1 + random.below(4),
       pinnedPages: random.chance(500_000) ? 'marked' : 'counted',
       movableNodes: random.chance(300_000) ? [1] : [],
@@ -44,19 +98,30 @@ function storm(seed: number): Map<string, number> {
   for (let i = 0; i < count; i++) {
     const process = i === 0 ? (host.processes[0] as HostProcess) : host.createProcess(`p${i}`);
     process.mm.state.homeNode = random.below(2);
-    if (random.chance(250_000)) {
+    // The hog is to die, whatever the others have.
+    process.mm.state.oomScoreAdj = -1000;
+    if (random.chance(250_000) && !hasHog && (isTight || i > 0)) {
       ram.groups.enter(process.mm.state, ram.groups.create(`group ${i}`, 160 * PAGE));
     }
-    actors.push(new Actor(host, process, new RandomStream(seed, 'test', `actor ${i}`), file, i));
+    const hasHuge = i === 0 && !isTight;
+    actors.push(
+      new Actor(host, process, new RandomStream(seed, 'test', `actor ${i}`), file, i, hasHuge),
+    );
   }
   const disturber = new Disturber(host, actors, new RandomStream(seed, 'test', 'disturber'));
-  const threads = actors.map((actor, i) => host.spawn(`actor ${i}`, actor.run(60)));
+  const threads = actors.map((actor, i) => host.spawn(`actor ${i}`, actor.run(120)));
   const kernel = [
     host.spawn('migrator', disturber.migrator()),
     host.spawn('compactor', disturber.compactor()),
     host.spawn('unplugger', disturber.unplugger()),
     host.spawn('reclaimer', disturber.reclaimer()),
   ];
+  const done = new Map<string, number>();
+  if (hasHog) {
+    const pages = 2 * (ram.frames.count + swapPages);
+    kernel.push(host.spawn('hog', hog(host.createProcess('hog'), pages, done)));
+  }
+  watchFrees(ram, stage.adapters[0] as Hca);
   host.spawn(
     'end',
     (function* () {
@@ -80,9 +145,8 @@ function storm(seed: number): Map<string, number> {
   expect(stage.pool.framesInUse).toBe(0);
   expect(stage.pool.burstsInUse).toBe(0);
   expect(stage.pool.blocks.blocksInUse).toBe(0);
-  const done = new Map(disturber.done);
-  for (const actor of actors) {
-    for (const [name, times] of actor.done) done.set(name, (done.get(name) ?? 0) + times);
+  for (const { done: some } of [disturber, ...actors]) {
+    for (const [name, times] of some) done.set(name, (done.get(name) ?? 0) + times);
   }
   return done;
 }

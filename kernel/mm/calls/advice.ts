@@ -100,7 +100,7 @@ function* changeFlags(
 ): Sim<void> {
   yield* calls.enter('madvise');
   const { vmas } = calls.mm;
-  calls.checkMapCount('madvise', 2);
+  calls.checkCuts('madvise', start, end);
   const isHuge = advice === MADV_HUGEPAGE || advice === MADV_NOHUGEPAGE;
   const unfit = isHuge ? VM_HUGETLB | VM_PFNMAP : advice === MADV_DOFORK ? VM_PFNMAP : 0;
   for (const area of vmas.overlapping(start, end)) {

@@ -30,7 +30,7 @@ export function* mlock(calls: SystemCalls, address: number, length: number): Sim
     more += (Math.min(end, area.end) - Math.max(start, area.start)) / PAGE_BYTES;
   }
   checkShare(calls, 'mlock', more);
-  calls.checkMapCount('mlock', 2);
+  calls.checkCuts('mlock', start, end);
   const isWhole = vmas.covers(start, end);
   setLocked(calls.mm, start, end, true);
   calls.leave(OP_MLOCK, start, end - start);
@@ -46,7 +46,7 @@ export function* munlock(calls: SystemCalls, address: number, length: number): S
   const [start, end] = wholePages(calls, 'munlock', address, length);
   if (start === end) return yield* calls.nothingToDo();
   yield* calls.enter('munlock');
-  calls.checkMapCount('munlock', 2);
+  calls.checkCuts('munlock', start, end);
   const isWhole = calls.mm.vmas.covers(start, end);
   setLocked(calls.mm, start, end, false);
   calls.leave(OP_MUNLOCK, start, end - start);

@@ -117,8 +117,7 @@ export function* munmap(calls: SystemCalls, address: number, length: number): Si
   const [start, end] = calls.range('munmap', address, length);
   yield* calls.enter('munmap');
   calls.checkHuge('munmap', start, end);
-  const { vmas } = calls.mm;
-  const area = vmas.find(start);
+  const area = calls.mm.vmas.find(start);
   if (area !== undefined && area.start < start && end < area.end) calls.checkMapCount('munmap', 1);
   yield* calls.unmap(start, end);
   calls.leave(OP_MUNMAP, start, end - start);
@@ -213,7 +212,7 @@ export function* mprotect(
   const { mm } = calls;
   const { vmas } = mm;
   calls.checkHuge('mprotect', start, end);
-  calls.checkMapCount('mprotect', 2);
+  calls.checkCuts('mprotect', start, end);
   let at = start;
   for (const area of vmas.overlapping(start, end)) {
     if (area.start > at) break;
@@ -257,7 +256,7 @@ export function* remapFilePages(
     const what = `no shared file is mapped at 0x${start.toString(16)} + ${length}`;
     calls.fail('EINVAL', 'remap_file_pages', what, 'part of one shared mapping of a file');
   }
-  calls.checkMapCount('remap_file_pages', 2);
+  calls.checkCuts('remap_file_pages', start, end);
   const kind = { prot: vma.prot, flags: vma.flags, file: vma.file };
   const isSame = filePageOf(vma, start / PAGE_BYTES) === filePage;
   if (!isSame) {

@@ -44,7 +44,9 @@ export function* fork(calls: SystemCalls, name: string): Sim<MmStruct> {
     if (mm.killed !== undefined) throw mm.killed;
     throw calls.refuse('ENOMEM', 'fork', 'memory ran out while pages were copied', 'more memory');
   }
-  calls.leave(OP_FORK, 0, child.vmas.totalPages * PAGE_BYTES);
+  // Killed or not, the child is there.
+  mm.lock.unlockWrite();
+  calls.record(OP_FORK, 0, child.vmas.totalPages * PAGE_BYTES);
   return child;
 }
 

@@ -10,9 +10,10 @@ import { type Errno, SystemCallError } from '../../errno.ts';
 import type { Sim } from '../../sched/completion.ts';
 import { HUGE_BYTES } from '../fault/huge-fault.ts';
 import type { UserAccess } from '../fault/user-access.ts';
+import { lockMappings } from '../files/file-mappings.ts';
 import type { Memory } from '../memory.ts';
 import { CAUSE_UNMAP } from '../notify/invalidation.ts';
-import { zapRange } from '../page-range.ts';
+import { beginRange, lockTable, zapEntries, zapRange } from '../page-range.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { VM_HUGETLB, VM_SHARED, type Vma } from '../virtual/vma.ts';
@@ -120,8 +121,9 @@ export class SystemCalls {
     const first = mm.vmas.findFrom(start);
     if (first === undefined || first.start >= end) return;
     const areas = mm.vmas.overlapping(start, end);
-    this.returnHugePages(areas, start, end);
-    yield* zapRange(mm, start, end, CAUSE_UNMAP);
+    const huge = areas.filter(({ flags }) => (flags & VM_HUGETLB) !== 0);
+    if (huge.length === 0) yield* zapRange(mm, start, end, CAUSE_UNMAP);
+    else yield* this.unmapHuge(huge, start, end);
     mm.vmas.remove(start, end);
     for (const { file, flags } of areas) {
       // Memory that processes shared without a name ends with its last mapping.
@@ -129,11 +131,32 @@ export class SystemCalls {
     }
   }
 
+  /**
+   * The same where huge pages of the pool are among the areas: these are announced again, in atomic context
+   * under the lock of their file's mappings (unmap_hugepage_range; see file-mappings.ts about the lock).
+   */
+  private *unmapHuge(huge: readonly Vma[], start: number, end: number): Sim<void> {
+    const { mm } = this;
+    const { anonHugePages } = this.memory.files;
+    this.returnHugePages(huge, start, end);
+    const range = yield* beginRange(mm, start, end, CAUSE_UNMAP);
+    for (const area of huge) {
+      const [from, to] = [Math.max(start, area.start), Math.min(end, area.end)];
+      const { mappingLock } = area.file ?? anonHugePages;
+      const spins = yield* lockMappings(mm, mappingLock, from, to);
+      yield* zapRange(mm, from, to, CAUSE_UNMAP, spins);
+      if (spins) mappingLock.unlock();
+    }
+    yield* lockTable(mm, start, end);
+    zapEntries(mm, start / PAGE_BYTES, end / PAGE_BYTES);
+    mm.tableLock.unlock();
+    yield* mm.notifiers.end(range);
+  }
+
   /** Gives back the promise of huge pages that the areas have not taken. */
   private returnHugePages(areas: readonly Vma[], start: number, end: number): void {
     const { mm } = this;
     for (const area of areas) {
-      if ((area.flags & VM_HUGETLB) === 0) continue;
       let untaken = 0;
       const stop = Math.min(end, area.end);
       for (let at = Math.max(start, area.start); at < stop; at += HUGE_BYTES) {
@@ -181,6 +204,12 @@ export class SystemCalls {
     const { maxMapCount } = this.memory.settings;
     if (this.mm.vmas.count + more <= maxMapCount) return;
     this.fail('ENOMEM', call, 'too many mappings', `at most ${maxMapCount}`);
+  }
+
+  /** The same for a call that makes the ends of a range boundaries. */
+  checkCuts(call: string, start: number, end: number): void {
+    const more = this.mm.vmas.cuts(start, end);
+    if (more > 0) this.checkMapCount(call, more);
   }
 
   /**

@@ -79,8 +79,8 @@ export class FaultHandler {
       return pteNumber(pte);
     }
     if (pte !== 0 || this.mm.tableLock.locked) return MUST_SLEEP;
-    if (vma.file !== undefined) return tryFileFault(this, page, vma, write, origin);
     if (vma.flags & (VM_PFNMAP | VM_HUGETLB)) return MUST_SLEEP;
+    if (vma.file !== undefined) return tryFileFault(this, page, vma, write, origin);
     if (isHugeCandidate(this.mm, page, vma)) return MUST_SLEEP;
     if (!write && origin !== ORIGIN_PIN) return this.mapZero(page);
     const frame = this.takeFrame();
@@ -111,6 +111,8 @@ export class FaultHandler {
       if (tableLock.locked) {
         yield* tableLock.lock();
         tableLock.unlock();
+        // Whoever waits behind us has it now: two that only look would hand it to and fro for ever.
+        yield memory.costs.memoryLoadPs;
         continue;
       }
       const pte = table.get(page);

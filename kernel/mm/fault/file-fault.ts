@@ -126,10 +126,10 @@ function* fillXipHole(mm: MmStruct, file: MappedFile, index: number): Sim<void> 
     memory.files.insert(file, index, frame);
   }
   memory.frames.put(frame);
-  yield* forEachMapping(memory, file, index, index + 1, (other, _vma, first) => {
+  yield* forEachMapping(memory, file, index, index + 1, (other, _vma, first, _end, atomic) => {
     const isZero = (page: number) => pteNumber(other.table.get(page)) === memory.zeroFrame;
     const start = first * PAGE_BYTES;
-    return zapRange(other, start, start + PAGE_BYTES, CAUSE_CLEAR, true, isZero);
+    return zapRange(other, start, start + PAGE_BYTES, CAUSE_CLEAR, atomic, isZero);
   });
 }
 

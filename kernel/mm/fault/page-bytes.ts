@@ -58,7 +58,7 @@ export class PageBytes {
       return head < 0 ? [undefined, 0] : [frames.content, head + (index % 512)];
     }
     const frame = vma.file.frameOf(index);
-    if (frame >= 0 && memory.files.isReady(frame)) return [frames.content, frame];
+    if (frame >= 0) return [frames.content, frame];
     const slot = vma.file.slots.get(index);
     return slot === undefined ? [undefined, 0] : [swap.content, slot];
   }

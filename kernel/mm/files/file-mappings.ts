@@ -8,6 +8,7 @@
  * need; a process with such subscriptions is treated by that rule, every other by the older, stricter one.
  */
 import type { Sim } from '../../sched/completion.ts';
+import type { SpinLock } from '../../sched/spin-lock.ts';
 import type { Memory } from '../memory.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
@@ -20,7 +21,28 @@ export type VisitMapping = (
   vma: Readonly<Vma>,
   first: number,
   end: number,
+  /** The lock is held as a spinlock: nobody may sleep. */
+  atomic: boolean,
 ) => Sim<void>;
+
+/**
+ * Takes the lock of a file's mappings for a change of [start, end), by the older rule; false, and it is not
+ * taken, where the process has subscriptions there.
+ */
+export function* lockMappings(
+  mm: MmStruct,
+  lock: SpinLock,
+  start: number,
+  end: number,
+): Sim<boolean> {
+  const { intervals } = mm.notifiers;
+  if (intervals.hits(start, end)) return false;
+  yield* lock.lock();
+  // Somebody may have subscribed while the lock was waited for.
+  if (!intervals.hits(start, end)) return true;
+  lock.unlock();
+  return false;
+}
 
 /** Calls `visit` for each piece of each process that maps pages [firstIndex, endIndex) of the file. */
 export function* forEachMapping(
@@ -38,9 +60,8 @@ export function* forEachMapping(
       const first = Math.max(start, firstIndex - offset);
       const end = Math.min(vma.end / PAGE_BYTES, endIndex - offset);
       if (first >= end) continue;
-      const spins = !mm.notifiers.intervals.hits(first * PAGE_BYTES, end * PAGE_BYTES);
-      if (spins) yield* file.mappingLock.lock();
-      yield* visit(mm, vma, first, end);
+      const spins = yield* lockMappings(mm, file.mappingLock, first * PAGE_BYTES, end * PAGE_BYTES);
+      yield* visit(mm, vma, first, end, spins);
       if (spins) file.mappingLock.unlock();
     }
   }

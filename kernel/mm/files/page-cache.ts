@@ -25,10 +25,13 @@ export class PageCache {
   private readonly byPath = new Map<string, MappedFile>();
   /** The device that all files lie on. */
   readonly device: Link;
+  /** Stands for the file behind private huge pages of the pool (anon_hugepage): only its lock matters. */
+  readonly anonHugePages: MappedFile;
 
   constructor(readonly memory: Memory) {
     const { fileLatencyPs, fileRateGbps } = memory.costs;
     this.device = new Link(fileRateGbps, fileLatencyPs);
+    this.anonHugePages = this.create('/anon_hugepage', 'shared memory', 0, false, true);
   }
 
   /**
@@ -266,8 +269,11 @@ export class PageCache {
       if (extra < 0) break;
       pageLocks.tryLock(extra);
       this.insert(file, other, extra);
+      this.makeContent(file, other, extra);
       around.push(extra);
     }
+    // Whoever looks from outside (PageBytes) sees it at once; processes wait for the lock.
+    this.makeContent(file, index, frame);
     const ready = this.device.transmit(node.now, (around.length + 1) * PAGE_BYTES);
     yield* timers.sleep(ready - node.now);
     this.makeContent(file, index, frame);

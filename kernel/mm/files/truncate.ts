@@ -21,8 +21,9 @@ export function* truncateFile(memory: Memory, file: MappedFile, bytes: number): 
   file.length = bytes;
   if (bytes >= old) return;
   const first = Math.ceil(bytes / PAGE_BYTES);
-  cutStored(memory, file, bytes);
   yield* discard(memory, file, first, Number.MAX_SAFE_INTEGER);
+  // Not before: a page may have been on its way to the device.
+  cutStored(memory, file, bytes);
   const within = bytes % PAGE_BYTES;
   const last = file.frameOf(first - 1);
   if (within > 0 && last >= 0) {
@@ -70,8 +71,8 @@ export function* punchHole(
 function* discard(memory: Memory, file: MappedFile, first: number, end: number): Sim<void> {
   const { swap, frames, pageLocks } = memory;
   for (;;) {
-    yield* forEachMapping(memory, file, first, end, (mm, vma, from, to) =>
-      zapRange(mm, from * PAGE_BYTES, to * PAGE_BYTES, CAUSE_CLEAR, true, (page) => {
+    yield* forEachMapping(memory, file, first, end, (mm, vma, from, to, atomic) =>
+      zapRange(mm, from * PAGE_BYTES, to * PAGE_BYTES, CAUSE_CLEAR, atomic, (page) => {
         // The process may have put something else there while its notifiers were told.
         const now = mm.vmas.find(page * PAGE_BYTES);
         if (now?.file !== file || now.start > page * PAGE_BYTES) return false;

@@ -48,9 +48,11 @@ export function* writeBack(memory: Memory, frame: number): Sim<void> {
   const wasMapped = yield* makeClean(memory, frame);
   const wasDirty = (frames.flags[frame] & FRAME_DIRTY) !== 0;
   if (!wasMapped && !wasDirty) return;
-  frames.flags[frame] = (frames.flags[frame] & ~FRAME_DIRTY) | FRAME_WRITEBACK;
   const index = frames.fileIndexes[frame];
   const { content } = frames;
+  // Truncated meanwhile: the device must not keep it.
+  if (index * PAGE_BYTES >= file.length) return;
+  frames.flags[frame] = (frames.flags[frame] & ~FRAME_DIRTY) | FRAME_WRITEBACK;
   const before = file.stored.get(index);
   if (before !== undefined) content.blocks.release(before);
   file.stored.set(index, content.sample(frame));
@@ -64,7 +66,7 @@ export function* syncFile(memory: Memory, file: MappedFile): Sim<void> {
   const { frames, pageLocks } = memory;
   if (file.kind !== 'file') return;
   for (const [index, frame] of [...file.pages]) {
-    if (file.frameOf(index) !== frame) continue;
+    if (file.frameOf(index) !== frame || (frames.flags[frame] & FRAME_DIRTY) === 0) continue;
     frames.get(frame);
     yield* pageLocks.lock(frame);
     if (file.frameOf(index) === frame) yield* writeBack(memory, frame);

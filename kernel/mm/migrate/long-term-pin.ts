@@ -9,8 +9,12 @@ import type { Sim } from '../../sched/completion.ts';
 import type { Memory } from '../memory.ts';
 import { NO_FRAME } from '../physical/frames.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
+import { MIGRATE_NO_MEMORY } from './page-migration.ts';
 
-/** Rounds of moving and pinning again before a pin is refused: a page may come back by swap. Assumed. */
+/**
+ * Rounds of moving and pinning again before a pin is refused. Assumed: Linux goes on for as long as only the
+ * isolation of a page fails, and reclaims by itself where there is no room elsewhere.
+ */
 const MAX_ROUNDS = 10;
 
 /** True when one of `count` pages that are pinned in `frames` keeps its node from being unplugged. */
@@ -48,8 +52,14 @@ export function* leaveMovableNodes(mm: MmStruct, frames: Int32Array, round: numb
     }
     return NO_FRAME;
   };
-  staying += yield* migration.migrate(isolated, target, new Int32Array(isolated.length));
-  if (staying === 0 && round < MAX_ROUNDS) return;
+  const status = new Int32Array(isolated.length);
+  staying += yield* migration.migrate(isolated, target, status);
+  if (round < MAX_ROUNDS) {
+    // Others have some of them in hand, or hold on to what there is elsewhere.
+    if (status.includes(MIGRATE_NO_MEMORY)) yield* memory.reclaim.shrink(staying);
+    else if (staying > 0) yield* memory.timers.sleep(memory.costs.swapLatencyPs);
+    return;
+  }
   const detail = `${staying} pages cannot leave memory that may be unplugged`;
   const expected = 'room on other nodes, and pages that nobody holds';
   throw new SystemCallError('ENOMEM', 'pin_user_pages', detail, memory.node.name, expected);

@@ -15,19 +15,14 @@
  * told of the begin, and walks of the list may sleep (SRCU).
  */
 import { assert } from '../../../transport/index.ts';
-import { Completion, type Sim } from '../../sched/completion.ts';
+import type { Sim } from '../../sched/completion.ts';
 import type { Thread } from '../../sched/scheduler.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import { ExternalReferences } from './external-references.ts';
 import { IntervalNotifiers } from './interval-notifier.ts';
-import {
-  CAUSE_RELEASE,
-  type Invalidation,
-  type InvalidationCause,
-  newCauseCounts,
-} from './invalidation.ts';
+import { CAUSE_RELEASE, type Invalidation, type InvalidationCause } from './invalidation.ts';
 import { type MmuNotifier, NotifierChain } from './notifier-chain.ts';
-import { RunningRange } from './running-range.ts';
+import { type RunningRange, RunningRanges } from './running-range.ts';
 
 export type { MmuNotifier } from './notifier-chain.ts';
 
@@ -37,10 +32,8 @@ const TASK_SIZE = 2 ** 47;
 export class MmuNotifiers {
   readonly intervals: IntervalNotifiers;
   readonly references: ExternalReferences;
-  /** Ranges announced so far, by cause: for reports. */
-  readonly announced = newCauseCounts();
   private readonly chain: NotifierChain;
-  private rangeEnded = new Completion<void>('end of an invalidation');
+  private readonly ranges: RunningRanges;
   private isReleased = false;
 
   constructor(private readonly mm: MmStruct) {
@@ -50,6 +43,7 @@ export class MmuNotifiers {
       this.chain.list.objection(client),
     );
     this.chain = new NotifierChain(mm.memory, this.references);
+    this.ranges = new RunningRanges(mm.memory, this.references);
   }
 
   /**
@@ -92,7 +86,7 @@ export class MmuNotifiers {
     const { count } = this.chain.list;
     yield* this.mm.memory.srcu.synchronize();
     // Sites without the mmap lock may have begun before. Linux takes the locks of all of them.
-    while (this.references.unfinished.some((range) => isOlder(range, count))) yield this.rangeEnded;
+    yield* this.ranges.waitForOlder(count);
   }
 
   /**
@@ -111,6 +105,11 @@ export class MmuNotifiers {
   /** True while nobody is on the list: agePage and invalidatePage have nothing to do. */
   get idle(): boolean {
     return this.chain.list.head === undefined;
+  }
+
+  /** Ranges announced so far, by cause. */
+  get announced(): Readonly<Record<InvalidationCause, number>> {
+    return this.ranges.announced;
   }
 
   /** Callbacks of the list made so far. */
@@ -193,20 +192,18 @@ export class MmuNotifiers {
     if (current !== undefined && current.invalidations > 0) this.checkThread(current, 'exits');
     this.isReleased = true;
     const range = this.open(0, TASK_SIZE, CAUSE_RELEASE, false, false);
-    yield* this.chain.release(CAUSE_RELEASE);
     yield* this.intervals.begin(range);
+    yield* this.chain.release(CAUSE_RELEASE);
     this.references.begin(range);
     this.close(range);
   }
 
   /** Asserts that no invalidation of this process that `thread` has begun is still running. */
   checkThread(thread: Thread, does = 'ends'): void {
-    for (const range of this.references.unfinished) {
-      if (!(range instanceof RunningRange) || range.thread !== thread) continue;
-      const waiting = this.chain.list.names(range.toldFrom, range.toldBelow).join(', ') || 'nobody';
-      const what = `${thread.name} ${does} with an invalidation begun and not ended`;
-      assert(false, `${what} (${range}; ${waiting} was told)`, this.mm.memory.node);
-    }
+    const { list } = this.chain;
+    this.ranges.checkThread(thread, does, ({ toldFrom, toldBelow }) =>
+      list.names(toldFrom, toldBelow),
+    );
   }
 
   /** Asserts that nothing is going on and that every entry names the frame that the process has there. */
@@ -218,8 +215,9 @@ export class MmuNotifiers {
   }
 
   private *announce(range: RunningRange): Sim<Invalidation> {
-    yield* this.chain.begin(range);
+    // In Linux' order; what subscribes while clients of the list sleep waits for the end.
     yield* this.intervals.begin(range);
+    if (!range.refused) yield* this.chain.begin(range);
     // A client that has not been called yet may still take a page; its callback drops it again.
     this.references.begin(range);
     return range;
@@ -232,45 +230,18 @@ export class MmuNotifiers {
     atomic: boolean,
     nonblock: boolean,
   ): RunningRange {
-    const { current } = this.mm.memory.scheduler;
-    if (current !== undefined) {
-      if (current.atomicDepth > 0 && !atomic) this.failAtomic(current, cause);
-      current.invalidations++;
-    }
-    this.announced[cause]++;
     const { count } = this.chain.list;
-    return new RunningRange(start, end, cause, atomic, nonblock, count, current);
+    return this.ranges.open(start, end, cause, atomic, nonblock, count);
   }
 
   private close(range: Invalidation): RunningRange {
-    if (!(range instanceof RunningRange) || range.ended) {
-      const what = `an invalidation ends that never began (${range.cause})`;
-      assert(false, what, this.mm.memory.node);
-    }
-    range.ended = true;
-    if (range.thread !== undefined) range.thread.invalidations--;
-    this.references.end(range);
+    const running = this.ranges.close(range);
     this.intervals.end(range);
-    const { rangeEnded } = this;
-    if (rangeEnded.awaited) {
-      this.rangeEnded = new Completion<void>(rangeEnded.purpose);
-      rangeEnded.resolve();
-    }
-    return range;
+    return running;
   }
 
   private checkLocked(what: string): void {
     if (this.mm.lock.writeLocked) return;
     assert(false, `${what} without the mmap lock of ${this.mm.name}`, this.mm.memory.node);
   }
-
-  private failAtomic({ name }: Thread, cause: InvalidationCause): void {
-    const what = `${name} announces an invalidation in which clients may sleep`;
-    assert(false, `${what}, and holds a spinlock (${cause})`, this.mm.memory.node);
-  }
-}
-
-/** True for an invalidation that began before client number `number` - 1 was on the list. */
-function isOlder(range: Invalidation, number: number): boolean {
-  return range instanceof RunningRange && range.registered < number;
 }

@@ -48,4 +48,10 @@ export class MemoryNode {
     this.lruLock = new SpinLock(scheduler, `LRU lists of node ${id}`);
     this.watermarks = watermarksFor(endFrame - firstFrame);
   }
+
+  /** Something has become reclaimable that was not: reclaim has to look at the node again. */
+  lookAgain(): void {
+    this.pagesScanned = 0;
+    this.allUnreclaimable = false;
+  }
 }

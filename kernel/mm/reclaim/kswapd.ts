@@ -56,7 +56,9 @@ export class Kswapd {
       if (node.allUnreclaimable && priority < DEF_PRIORITY) break;
       scan.priority = priority;
       yield* scanner.shrinkNode(node, scan);
-      given += yield* shrinkers.run(priority);
+      const returned = yield* shrinkers.run(priority);
+      if (returned > 0) node.lookAgain();
+      given += returned;
       while (pageOut.inFlight >= SWAP_CLUSTER_MAX && !this.isBalanced)
         yield* pageOut.waitForWrites();
       if (scan.isDone) break;

@@ -144,15 +144,14 @@ export class Reclaim {
     const scan = new ScanControl(target, group, false);
     this.reclaimers.add(thread);
     try {
-      for (let priority = DEF_PRIORITY; priority >= 0; priority--) {
+      const isEnough = (): boolean => scan.reclaimed + this.pageOut.inFlight >= target;
+      for (let priority = DEF_PRIORITY; priority >= 0 && !isEnough(); priority--) {
         scan.priority = priority;
-        for (const node of nodes) if (!scan.isDone) yield* this.scanner.shrinkNode(node, scan);
-        while (!scan.isDone && scan.reclaimed + this.pageOut.inFlight >= target) {
-          yield* this.pageOut.waitForWrites();
-          for (const node of nodes) yield* this.scanner.shrinkNode(node, scan);
-        }
+        for (const node of nodes) if (!isEnough()) yield* this.scanner.shrinkNode(node, scan);
       }
-      while (!scan.isDone && this.pageOut.inFlight > 0) {
+      // What is being written is free when it is met again. Others may go on swapping, so this has an end.
+      let rounds = Math.ceil(target / SWAP_CLUSTER_MAX) + 1;
+      for (; rounds > 0 && !scan.isDone && this.pageOut.inFlight > 0; rounds--) {
         yield* this.pageOut.waitForWrites();
         for (const node of nodes) yield* this.scanner.shrinkNode(node, scan);
       }
@@ -209,7 +208,10 @@ export class Reclaim {
       for (let priority = DEF_PRIORITY; priority >= 0 && !scan.isDone; priority--) {
         scan.priority = priority;
         yield* this.scanNodes(mm, scan);
-        given += yield* this.shrinkers.run(priority);
+        const returned = yield* this.shrinkers.run(priority);
+        // Pages that a cache lets go of were met before, and found in use: they are worth another look.
+        if (returned > 0) for (const node of this.memory.nodes) node.lookAgain();
+        given += returned;
         if (this.pageOut.inFlight >= SWAP_CLUSTER_MAX) yield* this.pageOut.waitForWrites();
         if (scan.reclaimed + given > 0 && this.hasRoom(mm)) break;
       }

@@ -11,7 +11,10 @@ export interface Shrinker {
   readonly name: string;
   /** Pages that it could give back now; 0 when it has none. */
   count(): number;
-  /** Gives back about `pageCount` pages and returns how many it did; may sleep. */
+  /**
+   * Gives back about `pageCount` pages and returns how many it did; may sleep. Several reclaimers may ask
+   * at once, and each waits for its answer: that is what slows them to the pace of whoever gives.
+   */
   scan(pageCount: number): Sim<number>;
 }
 
@@ -22,8 +25,6 @@ const SEEKS = 2;
 
 export class Shrinkers {
   private readonly shrinkers: Shrinker[] = [];
-  /** Those that are at work: one that allocates in its own scan is not asked again. */
-  private readonly busy = new Set<Shrinker>();
   /** Pages that shrinkers were asked for, and gave (slabs_scanned; nr_reclaimed of shrink_slab). */
   asked = 0;
   given = 0;
@@ -43,20 +44,14 @@ export class Shrinkers {
   *run(priority: number): Sim<number> {
     let given = 0;
     for (const shrinker of [...this.shrinkers]) {
-      if (this.busy.has(shrinker)) continue;
       const available = shrinker.count();
       if (available <= 0) continue;
       const share = Math.floor(((available >>> priority) * 4) / SEEKS);
       // Linux carries small shares over to the next time; here the last rounds ask for a whole batch.
       const wanted = Math.min(available, priority === 0 ? Math.max(share, SHRINK_BATCH) : share);
       if (wanted === 0) continue;
-      this.busy.add(shrinker);
       this.asked += wanted;
-      try {
-        given += yield* shrinker.scan(wanted);
-      } finally {
-        this.busy.delete(shrinker);
-      }
+      given += yield* shrinker.scan(wanted);
     }
     this.given += given;
     return given;

@@ -10,7 +10,8 @@
  * where is the page tables' business.
  *
  * Simpler than Linux: one device; slots are not clustered, so read-ahead finds neighbours only where they
- * were written together.
+ * were written together; a page that its only user has read back gives up its slot at once (Linux keeps it
+ * while less than half of swap is used), so it is written again when it is evicted again.
  */
 import { assert, type TimePs } from '../../../transport/index.ts';
 import { Completion, type Sim } from '../../sched/completion.ts';

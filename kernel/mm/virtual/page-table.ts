@@ -25,6 +25,8 @@ export const PTE_MIGRATION = PTE_SWAP | PTE_ACCESSED;
 const PTE_SHIFT = 5;
 
 const TABLE_ENTRIES = 512;
+/** Empty tables that are kept for the next use. */
+const MAX_SPARE = 8;
 
 /** An entry for frame or slot `number` with `flags`. */
 export function makePte(number: number, flags: number): number {
@@ -69,6 +71,9 @@ function newUpper<T>(): Upper<T> {
 export class PageTable {
   /** PGD of PUDs of PMDs of leaves. */
   private readonly root: Upper<Upper<Upper<Leaf>>> = newUpper();
+  /** Tables that are empty again, for the next that are wanted: programs map and unmap in turns. */
+  private readonly spareTables: Int32Array[] = [];
+  private readonly spareUppers: Upper<never>[] = [];
   private lastNumber = -1;
   private lastLeaf: Leaf | undefined;
   /** Pages that are present, now and at most so far; a huge page counts 512. */
@@ -91,7 +96,8 @@ export class PageTable {
     let leaf = this.leafOf(number);
     if (leaf === undefined) {
       if (pte === 0) return;
-      leaf = { entries: new Int32Array(TABLE_ENTRIES), used: 0, huge: 0 };
+      const entries = this.spareTables.pop() ?? new Int32Array(TABLE_ENTRIES);
+      leaf = { entries, used: 0, huge: 0 };
       this.addLeaf(number, leaf);
     }
     assert(leaf.huge === 0, 'an entry is set inside a huge page');
@@ -195,13 +201,13 @@ export class PageTable {
   private addLeaf(number: number, leaf: Leaf): void {
     let pud = this.root.entries[number >>> 18];
     if (pud === undefined) {
-      pud = newUpper();
+      pud = this.takeUpper();
       this.root.entries[number >>> 18] = pud;
       this.tablePages++;
     }
     let pmd = pud.entries[(number >>> 9) & 511];
     if (pmd === undefined) {
-      pmd = newUpper();
+      pmd = this.takeUpper();
       pud.entries[(number >>> 9) & 511] = pmd;
       pud.used++;
       this.tablePages++;
@@ -216,18 +222,32 @@ export class PageTable {
   private dropLeaf(number: number): void {
     const pud = this.root.entries[number >>> 18] as Upper<Upper<Leaf>>;
     const pmd = pud.entries[(number >>> 9) & 511] as Upper<Leaf>;
-    if ((pmd.entries[number & 511] as Leaf).entries !== NO_ENTRIES) this.tablePages--;
+    const { entries } = pmd.entries[number & 511] as Leaf;
+    if (entries !== NO_ENTRIES) {
+      this.tablePages--;
+      if (this.spareTables.length < MAX_SPARE) this.spareTables.push(entries);
+    }
     pmd.entries[number & 511] = undefined;
     if (--pmd.used === 0) {
       pud.entries[(number >>> 9) & 511] = undefined;
       this.tablePages--;
+      this.keepUpper(pmd);
       if (--pud.used === 0) {
         this.root.entries[number >>> 18] = undefined;
         this.tablePages--;
+        this.keepUpper(pud);
       }
     }
     this.lastNumber = -1;
     this.lastLeaf = undefined;
+  }
+
+  private takeUpper<T>(): Upper<T> {
+    return this.spareUppers.pop() ?? newUpper();
+  }
+
+  private keepUpper(upper: Upper<unknown>): void {
+    if (this.spareUppers.length < MAX_SPARE) this.spareUppers.push(upper as Upper<never>);
   }
 
   private count(pages: number): void {

@@ -102,6 +102,15 @@ export class VmaList {
     return true;
   }
 
+  /** How many more areas there are when the ends of [start, end) become boundaries. */
+  cuts(start: number, end: number): number {
+    const first = this.areas[this.indexFrom(start)];
+    const last = this.areas[this.indexFrom(end)];
+    const atStart = first !== undefined && first.start < start;
+    const atEnd = last !== undefined && last.start < end;
+    return (atStart ? 1 : 0) + (atEnd ? 1 : 0);
+  }
+
   /** The areas that have a byte of [start, end), in order. */
   overlapping(start: number, end: number): Vma[] {
     const found: Vma[] = [];

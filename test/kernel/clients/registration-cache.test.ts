@@ -22,6 +22,7 @@ import {
   VerbsError,
   VerbsRegistrar,
 } from '../../../kernel/index.ts';
+import { US } from '../../../transport/index.ts';
 import { BASE, makeBench, PAGE } from '../bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
@@ -264,7 +265,7 @@ describe('registration cache against a model', () => {
     constructor(private readonly limitBytes: number) {}
 
     *register(address: number, length: number): Sim<number> {
-      yield 10;
+      yield 10 * US;
       if (this.bytes + length > this.limitBytes) throw new VerbsError('ENOMEM', 'reg_mr', 'limit');
       this.live.set(++this.last, { start: address, end: address + length });
       return this.last;
@@ -330,6 +331,38 @@ describe('registration cache against a model', () => {
       yield 1;
     }
   }
+
+  it('leaves alone what somebody took while its last user waited to give it up', () => {
+    const bench = makeBench();
+    const { host } = bench;
+    const registrar = new CountingRegistrar(Number.POSITIVE_INFINITY);
+    const options: CacheOptions = { release: 'immediate', budgetBytes: Number.POSITIVE_INFINITY };
+    const cache = new RegistrationCache(host.mm, registrar, new ScriptedSource(9), options);
+    runOn(
+      bench,
+      (function* (): Sim<void> {
+        const first = yield* cache.acquire(BASE, PAGE, true);
+        let second: Lease<number> | undefined;
+        function* other(at: number): Sim<void> {
+          const lease = yield* cache.acquire(at, PAGE, true);
+          if (at === BASE) second = lease;
+          else yield* cache.release(lease);
+        }
+        // One thread is in the cache, another waits for the entry, and then its user gives it up.
+        const busy = host.spawn('busy', other(BASE + 8 * PAGE));
+        const taker = host.spawn('taker', other(BASE));
+        yield* host.sleep(5 * US);
+        yield* cache.release(first);
+        yield busy.done;
+        yield taker.done;
+        expect(second?.handle).toBe(first.handle);
+        expect(registrar.live.has(first.handle)).toBe(true);
+        yield* cache.release(second as Lease<number>);
+        expect(registrar.live.size).toBe(0);
+        yield* cache.close();
+      })(),
+    );
+  });
 
   it('never lends memory that has changed, keeps its limits and its users, and leaks nothing', () => {
     const page = fc.nat(11);
@@ -409,6 +442,7 @@ describe('registration cache against a model', () => {
                     const lease = yield* cache.acquire(start + 5, pages * PAGE - 10, writable);
                     leases.push({ lease, at: step });
                     if (!lease.hit) madeAt.set(lease.handle, step);
+                    expect(lease.entry.writable || !writable).toBe(true);
                     const range = registrar.live.get(lease.handle);
                     expect(range).toBeDefined();
                     expect(range?.start).toBeLessThanOrEqual(start + 5);

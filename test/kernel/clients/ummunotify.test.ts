@@ -160,19 +160,53 @@ describe('ummunotify', () => {
     }, 0);
   });
 
-  it('tells a child that shares the file of its parent, until both have closed it', () => {
+  it('is about the memory of whoever opened it, also for a child that shares the file', () => {
     withFile(function* ({ mm }, file) {
-      yield* mm.mmap(BASE, PAGE, RW);
+      yield* mm.mmap(BASE, 2 * PAGE, RW);
+      yield* mm.touch(BASE, 2, true);
       yield* file.registerRegion(BASE, BASE + PAGE, 1);
+      yield* file.registerRegion(BASE + PAGE, BASE + 2 * PAGE, 2);
+      const child = yield* mm.fork('child');
       file.share();
+      // The parent's pages have become read-only, to be copied: that is a change of both ranges.
+      expect((yield* file.read(4096)).map((e) => e.userCookieCounter).slice(0, 2)).toEqual([1, 2]);
+      const { generation } = file;
+      yield* child.touch(BASE, 1, true);
+      yield* child.munmap(BASE, 2 * PAGE);
+      yield* child.exit();
+      expect(file.generation).toBe(generation);
       yield* file.close();
       yield* mm.munmap(BASE, PAGE);
-      expect(file.generation).toBe(1);
+      expect(file.generation).toBe(generation + 1);
       yield* file.close();
       expect(yield* errnoOf(file.close())).toBe('EBADF');
-      yield* mm.mmap(BASE, PAGE, RW);
-      expect(file.generation).toBe(1);
+      yield* mm.munmap(BASE + PAGE, PAGE);
+      expect(file.generation).toBe(generation + 1);
     });
+  });
+
+  it('outlives its process in the hands of a child, with the events that nobody has read', () => {
+    const { host, run } = makeBench();
+    const done = run(
+      (function* (): Sim<void> {
+        const parent = host.createProcess('parent');
+        const module = new Ummunotify(1);
+        const file = yield* module.open(parent.mm, O_NONBLOCK);
+        yield* parent.mm.mmap(BASE, PAGE, RW);
+        yield* parent.mm.touch(BASE, 1, true);
+        yield* file.registerRegion(BASE, BASE + PAGE, 1);
+        yield* parent.mm.munmap(BASE, PAGE);
+        yield* parent.exit();
+        expect((yield* file.read(4096)).map((e) => e.userCookieCounter)).toEqual([1, 1]);
+        yield* file.close();
+        // Its ranges are free again for another process, and were never another's.
+        const other = yield* module.open(host.mm, O_NONBLOCK);
+        yield* other.registerRegion(BASE, BASE + PAGE, 1);
+        yield* other.close();
+      })(),
+    );
+    expect(done, host.scheduler.unfinished().join()).toBe(true);
+    host.checkLeaks();
   });
 
   it('never loses a range that changed, and reports none that did not', () => {
