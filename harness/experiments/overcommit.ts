@@ -30,7 +30,7 @@ const TOUCHED_SHARE = 0.5;
 const MACHINES = 4;
 const BASE = 0x7f0000000000;
 
-type Memory = 'pinned' | 'on demand';
+export type Memory = 'pinned' | 'on demand';
 
 interface Start {
   readonly hasStarted: boolean;
@@ -73,6 +73,11 @@ function startMachines(memory: Memory, seed: number): Start[] {
     })(),
   );
   return starts;
+}
+
+/** How many of four machines start, for `faultline validate`. */
+export function machinesStarted(memory: Memory, seed: number): number {
+  return startMachines(memory, seed).filter(({ hasStarted }) => hasStarted).length;
 }
 
 /** Registers the memory of a machine with its adapter and boots its guest; returns why it was refused. */

@@ -32,7 +32,7 @@ const BASE = 0x7f0000000000;
 const RW = PROT_READ | PROT_WRITE;
 /** Ranges that are watched; Dreier in seed 003: "for these 1000 address ranges". */
 const RANGES = 1000;
-const LOOKS = 4;
+const LOOKS = 2;
 const LOADS = [32, 64, 128, 256, 512, 1024];
 
 type Open = (host: Host) => Sim<InvalidationSource>;

@@ -157,10 +157,10 @@ function measure(scheme: Scheme, seed: number): Outcome {
 }
 
 /** RAM that is too little for the second program, and enough; what it receives into and computes on. */
-const SHORT_RAM_BYTES = 32 * MIB;
-const ROOMY_RAM_BYTES = 128 * MIB;
-const PHASE_BUFFERS = 160;
-const DATA_BYTES = 16 * MIB;
+const SHORT_RAM_BYTES = 16 * MIB;
+const ROOMY_RAM_BYTES = 64 * MIB;
+const PHASE_BUFFERS = 80;
+const DATA_BYTES = 8 * MIB;
 const ROUNDS = 3;
 
 interface Pressure {
@@ -187,7 +187,7 @@ function pressure(release: ReleasePolicy, memoryBytes: number, seed: number): Pr
       const loopback = yield* Loopback.open(host);
       const registrar = new VerbsRegistrar(host.verbs, loopback.pd);
       const source = yield* UmmunotifySource.open(new Ummunotify(), mm);
-      const options: CacheOptions = { release, budgetBytes: 4 * MIB };
+      const options: CacheOptions = { release, budgetBytes: 2 * MIB };
       const cache = new RegistrationCache<MemoryRegion>(mm, registrar, source, options);
       yield* mm.mmap(HEAP, PHASE_BUFFERS * MESSAGE_BYTES, RW);
       yield* mm.mmap(DATA, DATA_BYTES, RW);
@@ -201,7 +201,7 @@ function pressure(release: ReleasePolicy, memoryBytes: number, seed: number): Pr
           yield* cache.release(lease);
         }
         unusedPeak = Math.max(unusedPeak, cache.unusedBytes);
-        for (let pass = 0; pass < 4; pass++) yield* mm.touch(DATA, DATA_BYTES / PAGE_BYTES, true);
+        for (let pass = 0; pass < 2; pass++) yield* mm.touch(DATA, DATA_BYTES / PAGE_BYTES, true);
       }
       const { counters } = cache;
       outcome = {

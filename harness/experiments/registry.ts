@@ -5,10 +5,12 @@
 import { exitRelease } from './exit-release.ts';
 import type { Experiment } from './experiment.ts';
 import { gruFlush } from './gru-flush.ts';
+import { implicit } from './implicit.ts';
 import { kvmInvalidate } from './kvm-invalidate.ts';
 import { liveCopy } from './live-copy.ts';
 import { migrate } from './migrate.ts';
 import { mlock } from './mlock.ts';
+import { noHole } from './no-hole.ts';
 import { notifierRules } from './notifier-rules.ts';
 import { notifierSites } from './notifier-sites.ts';
 import { overcommit } from './overcommit.ts';
@@ -27,6 +29,8 @@ export const experiments: readonly Experiment[] = [
   mlock,
   migrate,
   liveCopy,
+  noHole,
+  implicit,
   overcommit,
   workingSet,
   notifierRules,

@@ -94,7 +94,8 @@ export class Stage {
     return new Hca({ name, seed, profile, lid, wire, trains: true }, this.pool);
   }
 
-  private makeHost(name: string, { busLatencyPs, busRateGbps, interruptPs }: HcaProfile): Host {
+  private makeHost(name: string, profile: HcaProfile): Host {
+    const { busLatencyPs, busRateGbps, interruptPs, fixedRegions } = profile;
     const config: HostConfig = {
       name,
       seed: this.options.seed ?? 1,
@@ -107,6 +108,7 @@ export class Stage {
       costs: defaultHostCosts,
       interruptPs,
       faultWorkers: 4,
+      fixedRegions,
       verify: true,
       ...this.options.host,
     };

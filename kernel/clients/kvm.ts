@@ -24,7 +24,7 @@ import type { MmuNotifier, MmuNotifiers } from '../mm/notify/mmu-notifiers.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
 import { SpinLock } from '../sched/spin-lock.ts';
-import { NO_SPTE, ShadowEntries, SPTE_ACCESSED, SPTE_DIRTY, SPTE_WRITE } from './shadow-entries.ts';
+import { ENTER_NEW, ENTER_SAME, type MemorySlot, ShadowMmu, type Slot } from './shadow-mmu.ts';
 import { Vcpu } from './vcpu.ts';
 
 /** What KVM's work costs, in picoseconds of CPU time. */
@@ -68,21 +68,6 @@ export interface KvmPlan {
   readonly costs?: KvmCosts;
 }
 
-/** Guest frames [firstGfn, firstGfn + pageCount) are the pages of the process from `address` on. */
-export interface MemorySlot {
-  readonly firstGfn: number;
-  readonly pageCount: number;
-  readonly address: number;
-  readonly readOnly?: boolean;
-}
-
-interface Slot extends MemorySlot {
-  /** Going away: no new entries. It stays in the list, for invalidations, until it has none. */
-  isLeaving: boolean;
-  /** Head of the chain of each guest frame. */
-  readonly chains: Int32Array;
-}
-
 /** What the machine has counted. */
 export interface KvmCounters {
   faults: number;
@@ -107,12 +92,9 @@ export class Kvm implements MmuNotifier {
     sptesDropped: 0,
     flushes: 0,
   };
-  /** Shadow tables, one for each guest address space: guest virtual page to entry. */
-  private readonly shadows: Map<number, number>[] = [];
-  private readonly entries = new ShadowEntries();
+  private readonly mmu: ShadowMmu;
   private readonly batchPages: number;
   private readonly vcpus: Vcpu[] = [];
-  private slots: readonly Slot[] = [];
   /** Invalidations between begin and end, and those that have ended (mmu_notifier_count and _seq). */
   private running = 0;
   private sequence = 0;
@@ -130,6 +112,7 @@ export class Kvm implements MmuNotifier {
     { name = 'kvm', batchPages = 512, costs = defaultKvmCosts }: KvmPlan,
   ) {
     this.notifiers = mm.notifiers;
+    this.mmu = new ShadowMmu(mm.memory.frames);
     this.name = name;
     this.costs = costs;
     this.batchPages = batchPages;
@@ -145,7 +128,7 @@ export class Kvm implements MmuNotifier {
 
   /** Entries in all shadow tables, which is how many references the machine holds. */
   get spteCount(): number {
-    return this.entries.count;
+    return this.mmu.entryCount;
   }
 
   /**
@@ -157,13 +140,9 @@ export class Kvm implements MmuNotifier {
     if (!(pageCount > 0) || !Number.isInteger(pageCount) || address % PAGE_BYTES !== 0) {
       throw this.refuse('EINVAL', `a slot of ${pageCount} pages at 0x${address.toString(16)}`);
     }
-    const overlaps = this.slots.some(
-      (other) =>
-        firstGfn < other.firstGfn + other.pageCount && other.firstGfn < firstGfn + pageCount,
-    );
-    if (overlaps) throw this.refuse('EINVAL', `slot at gfn ${firstGfn} overlaps another one`);
-    const chains = new Int32Array(pageCount).fill(NO_SPTE);
-    this.slots = [...this.slots, { ...slot, chains, isLeaving: false }];
+    if (!this.mmu.addSlot(slot)) {
+      throw this.refuse('EINVAL', `slot at gfn ${firstGfn} overlaps another one`);
+    }
   }
 
   /**
@@ -171,18 +150,17 @@ export class Kvm implements MmuNotifier {
    * @throws SystemCallError EINVAL when there is no such slot
    */
   *removeSlot(firstGfn: number): Sim<void> {
-    const slot = this.slots.find((candidate) => candidate.firstGfn === firstGfn);
+    const slot = this.mmu.slots.find((candidate) => candidate.firstGfn === firstGfn);
     if (slot === undefined) throw this.refuse('EINVAL', `there is no slot at gfn ${firstGfn}`);
     slot.isLeaving = true;
     this.sequence++;
     yield* this.dropSlotPages(slot, 0, slot.pageCount);
-    this.slots = this.slots.filter((other) => other !== slot);
+    this.mmu.removeSlot(slot);
   }
 
   /** A vcpu. `pages` is the page table of its guest process: guest virtual page to guest frame. */
   createVcpu(pages: ReadonlyMap<number, number>): Vcpu {
-    const vcpu = new Vcpu(this, pages, this.shadows.length);
-    this.shadows.push(new Map());
+    const vcpu = new Vcpu(this, pages, this.mmu.addSpace());
     this.vcpus.push(vcpu);
     return vcpu;
   }
@@ -194,12 +172,7 @@ export class Kvm implements MmuNotifier {
 
   /** The frame that guest space `space` may access at `page`, or -1 where its shadow table says nothing. */
   access(space: number, page: number, write: boolean): number {
-    const spte = this.shadows[space].get(page);
-    if (spte === undefined) return -1;
-    const flags = this.entries.flags[spte];
-    if (write && (flags & SPTE_WRITE) === 0) return -1;
-    this.entries.flags[spte] = flags | SPTE_ACCESSED | (write ? SPTE_DIRTY : 0);
-    return this.entries.frames[spte];
+    return this.mmu.access(space, page, write);
   }
 
   /**
@@ -214,11 +187,12 @@ export class Kvm implements MmuNotifier {
     for (;;) {
       yield costs.exitPs;
       if (!this.alive) throw this.refuse('ESRCH', 'the process of the machine has ended');
-      const slot = this.slotOf(gfn);
+      const slot = this.mmu.slotOf(gfn);
       if (slot === undefined || (write && slot.readOnly)) {
         throw this.refuse('EFAULT', `no memory to ${write ? 'write' : 'read'} at gfn ${gfn}`);
       }
-      const virtualPage = slot.address / PAGE_BYTES + gfn - slot.firstGfn;
+      const index = gfn - slot.firstGfn;
+      const virtualPage = slot.address / PAGE_BYTES + index;
       const sequence = this.sequence;
       const frame = yield* mm.pages.get(virtualPage, write);
       if (frame < 0) {
@@ -227,7 +201,8 @@ export class Kvm implements MmuNotifier {
       yield* lock.lock();
       yield costs.lockPs;
       if (this.running === 0 && this.sequence === sequence) {
-        this.enter(space, page, slot, gfn, frame, write);
+        const replaced = this.mmu.enter(space, page, slot, index, frame, write);
+        this.takeOver(virtualPage, frame, replaced);
         yield costs.setSptePs;
         lock.unlock();
         return;
@@ -242,8 +217,9 @@ export class Kvm implements MmuNotifier {
   *release(): Sim<void> {
     this.alive = false;
     this.sequence++;
-    for (const slot of this.slots) yield* this.dropSlotPages(slot, 0, slot.pageCount);
-    this.slots = [];
+    const { slots } = this.mmu;
+    for (const slot of slots) yield* this.dropSlotPages(slot, 0, slot.pageCount);
+    for (const slot of slots) this.mmu.removeSlot(slot);
   }
 
   *agePage(address: number): Sim<boolean> {
@@ -252,15 +228,11 @@ export class Kvm implements MmuNotifier {
     let young = false;
     yield* lock.lock();
     yield costs.lockPs + costs.slotLookupPs;
-    const { flags, next } = this.entries;
-    for (const slot of this.slots) {
+    for (const slot of this.mmu.slots) {
       const index = page - slot.address / PAGE_BYTES;
       if (index < 0 || index >= slot.pageCount) continue;
       yield costs.rmapPagePs;
-      for (let spte = slot.chains[index]; spte !== NO_SPTE; spte = next[spte]) {
-        if (flags[spte] & SPTE_ACCESSED) young = true;
-        flags[spte] &= ~SPTE_ACCESSED;
-      }
+      if (this.mmu.testAndClearAccessed(slot, index)) young = true;
     }
     lock.unlock();
     return young;
@@ -290,38 +262,14 @@ export class Kvm implements MmuNotifier {
     ended.resolve();
   }
 
-  private slotOf(gfn: number): Slot | undefined {
-    return this.slots.find(
-      ({ firstGfn, pageCount, isLeaving }) =>
-        firstGfn <= gfn && gfn < firstGfn + pageCount && !isLeaving,
-    );
-  }
-
-  /** Enters a translation under mmu_lock; takes over the caller's reference. */
-  private enter(
-    space: number,
-    page: number,
-    slot: Slot,
-    gfn: number,
-    frame: number,
-    write: boolean,
-  ): void {
-    const { entries, mm } = this;
-    const { frames } = mm.memory;
-    const shadow = this.shadows[space];
-    const old = shadow.get(page);
-    const flags = SPTE_ACCESSED | (write ? SPTE_WRITE : 0);
-    if (old !== undefined && entries.frames[old] === frame) {
-      // Another vcpu was faster, or only the right to write was missing: the reference is held already.
-      entries.flags[old] |= flags;
+  /** The reference of a new entry is the caller's, unless the entry was there already. */
+  private takeOver(virtualPage: number, frame: number, replaced: number): void {
+    const { frames } = this.mm.memory;
+    if (replaced === ENTER_SAME) {
       frames.put(frame);
       return;
     }
-    const index = gfn - slot.firstGfn;
-    const virtualPage = slot.address / PAGE_BYTES + index;
-    if (old !== undefined) this.letGo(virtualPage, this.unchain(slot, index, old));
-    slot.chains[index] = entries.add(frame, flags, space, page, slot.chains[index]);
-    shadow.set(page, slot.chains[index]);
+    if (replaced !== ENTER_NEW) this.letGo(virtualPage, replaced);
     frames.giveToClient(frame);
     this.notifiers.references.insert(this, virtualPage, frame);
   }
@@ -329,7 +277,7 @@ export class Kvm implements MmuNotifier {
   /** Drops the entries of the pages of the process in [start, end). */
   private *dropRange(start: number, end: number): Sim<void> {
     this.counters.invalidations++;
-    for (const slot of this.slots) {
+    for (const slot of this.mmu.slots) {
       const first = Math.max(0, Math.floor((start - slot.address) / PAGE_BYTES));
       const last = Math.min(slot.pageCount, Math.ceil((end - slot.address) / PAGE_BYTES));
       if (first < last) yield* this.dropSlotPages(slot, first, last);
@@ -344,10 +292,12 @@ export class Kvm implements MmuNotifier {
       yield* lock.lock();
       let dropped = 0;
       for (let index = from; index < to; index++) {
-        while (slot.chains[index] !== NO_SPTE) {
+        for (;;) {
+          const frame = this.mmu.take(slot, index);
+          if (frame < 0) break;
           if (dropped === this.dropped.length) this.growDropped();
           this.droppedPages[dropped] = slot.address / PAGE_BYTES + index;
-          this.dropped[dropped++] = this.unchain(slot, index, slot.chains[index]);
+          this.dropped[dropped++] = frame;
         }
       }
       counters.pagesInvalidated += to - from;
@@ -362,22 +312,6 @@ export class Kvm implements MmuNotifier {
       lock.unlock();
       from = to;
     }
-  }
-
-  /** Takes an entry out of chain and shadow table, and gives it back; returns its frame. */
-  private unchain(slot: Slot, index: number, spte: number): number {
-    const { entries } = this;
-    const frame = entries.frames[spte];
-    if (slot.chains[index] === spte) slot.chains[index] = entries.next[spte];
-    else {
-      let before = slot.chains[index];
-      while (entries.next[before] !== spte) before = entries.next[before];
-      entries.next[before] = entries.next[spte];
-    }
-    this.shadows[entries.spaces[spte]].delete(entries.pages[spte]);
-    if (entries.flags[spte] & SPTE_DIRTY) this.mm.memory.frames.markDirty(frame);
-    entries.give(spte);
-    return frame;
   }
 
   private letGo(virtualPage: number, frame: number): void {

@@ -33,7 +33,7 @@ export class RegionBook {
   /** Which region has pinned a frame, in words; undefined where none has. */
   holderOf(frame: number): string | undefined {
     for (const { pinned, mrn, mm } of this.all) {
-      if (pinned?.holds(frame)) return `memory region ${mrn} of process ${mm.name}`;
+      if (pinned?.holds(frame)) return `memory region ${mrn} of ${mm.name}`;
     }
     return undefined;
   }

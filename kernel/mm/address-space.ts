@@ -27,9 +27,7 @@ import type { MmStruct } from './virtual/mm-struct.ts';
 import type { Vma } from './virtual/vma.ts';
 
 export {
-  MAP_GROWSDOWN,
   MAP_HUGETLB,
-  MAP_LOCKED,
   MAP_NORESERVE,
   MAP_POPULATE,
   MAP_SHARED,

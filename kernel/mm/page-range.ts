@@ -18,7 +18,7 @@ import {
   PAGE_BYTES,
 } from './physical/frames.ts';
 import { HUGE_PAGES } from './physical/free-lists.ts';
-import { isEndMigrating, splitMapping, splitRangeEnds } from './virtual/huge-pages.ts';
+import { splitMapping, splitRangeEnds } from './virtual/huge-pages.ts';
 import { reconsiderUnevictable } from './virtual/mlock-pages.ts';
 import type { MmStruct } from './virtual/mm-struct.ts';
 import {
@@ -47,19 +47,9 @@ export function* beginRange(
   return quiet ?? (yield* mm.notifiers.begin(start, end, cause, atomic));
 }
 
-/**
- * Takes the page table lock for a change of [start, end) that takes no time, at a moment when no huge page
- * that reaches beyond the range is being migrated: such a page is about to be split.
- */
-export function* lockTable(mm: MmStruct, start: number, end: number): Sim<void> {
-  const { pageLocks } = mm.memory;
-  for (;;) {
-    if (!mm.tableLock.tryLock()) yield* mm.tableLock.lock();
-    const frame = isEndMigrating(mm, start / PAGE_BYTES, end / PAGE_BYTES);
-    if (frame < 0) return;
-    mm.tableLock.unlock();
-    yield* pageLocks.wait(frame);
-  }
+/** Takes the page table lock for a change that takes no time. */
+export function* lockTable(mm: MmStruct): Sim<void> {
+  if (!mm.tableLock.tryLock()) yield* mm.tableLock.lock();
 }
 
 /** Takes the pages of [start, end) out of the page table and lets go of them. */
@@ -73,14 +63,14 @@ export function* zapRange(
 ): Sim<void> {
   const range = mm.notifiers.tryBegin(start, end, cause, atomic);
   // Nobody listens and nobody holds the lock: the usual case, without a detour.
-  if (range !== undefined && !mm.tableLock.locked && mm.memory.migration.entries.count === 0) {
+  if (range !== undefined && !mm.tableLock.locked) {
     const zapped = zapEntries(mm, start / PAGE_BYTES, end / PAGE_BYTES, wanted);
     if (!mm.notifiers.tryEnd(range)) yield* mm.notifiers.end(range);
     if (zapped > 0) yield zapped * mm.memory.costs.unmapPagePs;
     return;
   }
   const announced = range ?? (yield* mm.notifiers.begin(start, end, cause, atomic));
-  yield* lockTable(mm, start, end);
+  yield* lockTable(mm);
   const zapped = zapEntries(mm, start / PAGE_BYTES, end / PAGE_BYTES, wanted);
   mm.tableLock.unlock();
   yield* mm.notifiers.end(announced);
@@ -121,7 +111,7 @@ export function* moveRange(mm: MmStruct, start: number, end: number, to: number)
   const { rmap, costs, migration } = memory;
   const distance = (to - start) / PAGE_BYTES;
   const range = yield* beginRange(mm, start, end, CAUSE_MOVE);
-  yield* lockTable(mm, start, end);
+  yield* lockTable(mm);
   let moved = 0;
   const [first, last] = [start / PAGE_BYTES, end / PAGE_BYTES];
   const keepsHuge = distance % HUGE_PAGES === 0;
@@ -141,7 +131,9 @@ export function* moveRange(mm: MmStruct, start: number, end: number, to: number)
     table.set(page, 0);
     table.set(page + distance, pte);
     const frame = pteNumber(pte);
-    if (isMigrationPte(pte)) migration.entries.moved(frame, mm.id, page, page + distance);
+    if (isMigrationPte(pte)) {
+      migration.entries.moved(memory.frames.headOf(frame), mm.id, page, page + distance);
+    }
     if ((pte & PTE_PRESENT) === 0 || frame === memory.zeroFrame || isDeviceMemory(mm, page))
       continue;
     rmap.move(memory.frames.headOf(frame), mm.id, page, page + distance);
@@ -158,7 +150,7 @@ export function* moveRange(mm: MmStruct, start: number, end: number, to: number)
 export function* protectRange(mm: MmStruct, start: number, end: number, prot: number): Sim<void> {
   const { table, vmas } = mm;
   const range = yield* beginRange(mm, start, end, CAUSE_PROTECTION);
-  yield* lockTable(mm, start, end);
+  yield* lockTable(mm);
   const [first, last] = [start / PAGE_BYTES, end / PAGE_BYTES];
   const mayWrite = (prot & PROT_WRITE) !== 0;
   splitRangeEnds(mm, first, last);

@@ -4,6 +4,8 @@ import { type Recording, readRecording } from '../../harness/replay/recording.ts
 import { replayRecording } from '../../harness/replay/replay.ts';
 import { accountAnonymous } from '../../harness/replay/residency.ts';
 import type { TraceEvent } from '../../harness/trace/format.ts';
+import { writeRun } from '../fixtures/recorded-run.ts';
+import { temporaryFolder } from './fixtures.ts';
 
 /** Anonymous pages at the end of each rank, and how many of them were touched unrecorded. */
 const recorded = {
@@ -63,6 +65,32 @@ describe('a recorded run without messages', () => {
     const results = await replayAlone(readRecording('hpcc', [1, 3]));
     expect(results.map(({ rank }) => rank)).toEqual([1, 3]);
     expect(results.every(({ maps_equal }) => maps_equal)).toBe(true);
+  });
+});
+
+describe('a stack', () => {
+  it('grows where the program touches it, and only there', async () => {
+    const stack = (start: string) => `${start}-7ffd00021000 rw-p 00000000 00:00 0 [stack]`;
+    const touch = (page: string) => `0\tpf\t${page}\t1\tu\t0`;
+    const at = (...events: string[]) =>
+      writeRun(temporaryFolder(), [
+        {
+          maps: [stack('7ffd00000000')],
+          events,
+          mapsEnd: [stack('7ffcffffd000')],
+          residentEnd: ['7ffcffffd000 1 a'],
+        },
+      ]);
+    const [rank] = await replayAlone(readRecording(at(touch('7ffcffffd000'))));
+    expect(rank).toMatchObject({
+      maps_equal: true,
+      residency: { recorded: 1, replayed: 1, extra: 0, missing: 0 },
+    });
+    // Not beyond 8 MiB, which nobody may touch.
+    await expect(replayAlone(readRecording(at(touch('7ffcff7ff000'))))).rejects.toMatchObject({
+      code: 'E_TRACE_INVALID',
+      place: expect.stringMatching(/rank0\.tsv\.gz:2$/),
+    });
   });
 });
 

@@ -133,10 +133,8 @@ describe('advice is refused', () => {
     what: string;
     errno: Errno;
     attempt: (stage: Stage) => Sim<void>;
-    /** Keys are judged at once, whatever the flags; pages only with FLUSH. */
-    isOfPages?: boolean;
-    flags?: number;
   }[] = [];
+  /** Keys are judged at once, whatever the flags; pages only with FLUSH. */
   const add = (
     what: string,
     errno: Errno,

@@ -354,7 +354,7 @@ describe('the end of a process', () => {
       })(),
     );
     expect(done).toBe(true);
-    expect(refused).toMatch(/pinned by memory region 1 of process other/);
+    expect(refused).toMatch(/pinned by memory region 1 of other/);
   });
 
   it('may come while its peers still write to it, at any moment', () => {

@@ -35,7 +35,7 @@ const call = fc.record({
   ),
   who: fc.nat(2),
   page: fc.nat(SPAN - 1),
-  count: fc.constantFrom(1, 3, 100, 512, 600),
+  count: fc.constantFrom<number>(1, 3, 100, 512, 600),
   value: fc.integer({ min: 1, max: 255 }),
 });
 type Call = typeof call extends fc.Arbitrary<infer T> ? T : never;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Kvm, type KvmPlan } from '../../kernel/clients/kvm.ts';
+import { defaultKvmCosts, Kvm, type KvmPlan } from '../../kernel/clients/kvm.ts';
 import { SystemCallError } from '../../kernel/errno.ts';
 import { type Errno, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import { US } from '../../transport/index.ts';
@@ -151,6 +151,33 @@ describe('KVM', () => {
           expect([...(yield* vcpu.read(gfn * PAGE, 1))]).toEqual([gfn + 1]);
         }
         yield* kvm.destroy();
+      })(),
+    );
+  });
+
+  it('hears of reclaim while it lets go of everything at the end of the process', () => {
+    const bench = makeBench({ cpus: 4, memoryBytes: 1024 * PAGE, swapBytes: 4096 * PAGE });
+    const { host } = bench;
+    const process = host.createProcess('machine');
+    const count = 600;
+    run(
+      bench,
+      (function* (): Sim<void> {
+        const { mm } = process;
+        const other = host.createProcess('other').mm;
+        yield* mm.mmap(BASE, count * PAGE, RW);
+        yield* other.mmap(BASE, 2000 * PAGE, RW);
+        // Letting go takes so long that pages are swapped out in the middle of it.
+        const costs = { ...defaultKvmCosts, rmapPagePs: 20 * US };
+        const kvm = yield* Kvm.create(mm, { batchPages: 1, costs });
+        kvm.addSlot({ firstGfn: 0, pageCount: count, address: BASE });
+        const pages = Array.from({ length: count }, (_, gfn): [number, number] => [gfn, gfn]);
+        const vcpu = kvm.createVcpu(new Map(pages));
+        for (let gfn = 0; gfn < count; gfn++) yield* vcpu.write(gfn * PAGE, Uint8Array.of(1));
+        const pressing = host.spawn('pressing', other.touch(BASE, 2000, true));
+        yield* process.exit();
+        yield pressing.done;
+        expect(kvm.spteCount).toBe(0);
       })(),
     );
   });

@@ -10,8 +10,8 @@ import {
   PROT_WRITE,
   type Sim,
 } from '../../kernel/index.ts';
-import { FRAME_DIRTY } from '../../kernel/mm/physical/frames.ts';
 import { CAUSE_MIGRATE, CAUSE_SWAP, CAUSE_UNMAP } from '../../kernel/mm/notify/invalidation.ts';
+import { FRAME_DIRTY } from '../../kernel/mm/physical/frames.ts';
 import {
   ACCESS_LOCAL_WRITE,
   ACCESS_ON_DEMAND,
@@ -152,7 +152,11 @@ describe('regions of the 2011 prototype', () => {
   });
 
   it('flush the old page before the adapter gets another at the same address', () => {
-    const policy: PostponedPolicy = { ...batchingPolicy, postpone: [CAUSE_UNMAP], batchPs: 1000 * MS };
+    const policy: PostponedPolicy = {
+      ...batchingPolicy,
+      postpone: [CAUSE_UNMAP],
+      batchPs: 1000 * MS,
+    };
     withRegion(policy, 4, function* ({ host, adapter, region, umem, table }) {
       const { mm } = host;
       const old = (table.get(1) as number) >>> 2;

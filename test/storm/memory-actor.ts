@@ -544,7 +544,7 @@ export class Actor {
       this.process.verbs.moveMr(pinned, random.below(2), method),
     );
     // The adapter and the CPU go on meanwhile.
-    for (let i = 0; i < 4 && !thread.done.done; i++) {
+    for (let i = 0; i < 40 && !thread.done.done; i++) {
       const first = random.below(PINNED_PAGES);
       const count = 1 + random.below(PINNED_PAGES - first);
       if (i % 2 === 0) {

@@ -4,6 +4,7 @@
  * Holes in the range are an error only after the advice has been carried out on what is mapped, as in Linux.
  */
 import type { Sim } from '../../sched/completion.ts';
+import { HUGE_BYTES } from '../fault/huge-fault.ts';
 import type { MappedFile } from '../files/mapped-file.ts';
 import { CAUSE_CLEAR } from '../notify/invalidation.ts';
 import { beginRange, lockTable, zapEntry, zapRange } from '../page-range.ts';
@@ -100,6 +101,7 @@ function* changeFlags(
 ): Sim<void> {
   yield* calls.enter('madvise');
   const { vmas } = calls.mm;
+  calls.checkHuge('madvise', start, end);
   calls.checkCuts('madvise', start, end);
   const isHuge = advice === MADV_HUGEPAGE || advice === MADV_NOHUGEPAGE;
   const unfit = isHuge ? VM_HUGETLB | VM_PFNMAP : advice === MADV_DOFORK ? VM_PFNMAP : 0;
@@ -120,9 +122,11 @@ function* advisePages(calls: SystemCalls, start: number, end: number, advice: nu
   const unfit = NEVER_FOR.get(advice) ?? 0;
   const isWhole = mm.vmas.covers(start, end);
   for (const area of mm.vmas.overlapping(start, end)) {
-    const isWrong = (area.flags & unfit) !== 0 || !suits(area, advice);
-    if (isWrong) failAdvice(calls, area, advice, () => mm.lock.unlockRead());
     const [from, to] = [Math.max(start, area.start), Math.min(end, area.end)];
+    const isAligned = from % HUGE_BYTES === 0 && to % HUGE_BYTES === 0;
+    const cutsHuge = (area.flags & VM_HUGETLB) !== 0 && !isAligned;
+    const isWrong = (area.flags & unfit) !== 0 || !suits(area, advice) || cutsHuge;
+    if (isWrong) failAdvice(calls, area, advice, () => mm.lock.unlockRead());
     if (advice === MADV_DONTNEED) yield* zapRange(mm, from, to, CAUSE_CLEAR);
     else if (advice === MADV_FREE) yield* freeLazily(mm, from, to);
     else if (advice === MADV_WILLNEED) willNeed(mm, area, from, to);
@@ -146,7 +150,7 @@ function suits(area: Vma, advice: number): boolean {
 function* freeLazily(mm: MmStruct, start: number, end: number): Sim<void> {
   const { table, memory } = mm;
   const range = yield* beginRange(mm, start, end, CAUSE_CLEAR);
-  yield* lockTable(mm, start, end);
+  yield* lockTable(mm);
   const last = end / PAGE_BYTES;
   let count = 0;
   for (let page = table.nextUsed(start / PAGE_BYTES, last); page < last; count++) {

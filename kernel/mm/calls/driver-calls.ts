@@ -27,7 +27,7 @@ export function* remapPfnRange(
     throw calls.notMapped('remap_pfn_range', address);
   }
   const range = yield* beginRange(mm, start, end, CAUSE_CLEAR);
-  yield* lockTable(mm, start, end);
+  yield* lockTable(mm);
   const first = start / PAGE_BYTES;
   const last = end / PAGE_BYTES;
   zapEntries(mm, first, last);
@@ -58,7 +58,7 @@ export function* applyToPageRange(
   yield* mm.lock.lockWrite();
   const { table, memory } = mm;
   const range = yield* beginRange(mm, start, end, CAUSE_CLEAR);
-  yield* lockTable(mm, start, end);
+  yield* lockTable(mm);
   for (let page = start / PAGE_BYTES; page < end / PAGE_BYTES; page++) {
     const pte = table.get(page);
     const changed = change(page, pte);

@@ -23,6 +23,7 @@ export function* mlock(calls: SystemCalls, address: number, length: number): Sim
   if (start === end) return yield* calls.nothingToDo();
   yield* calls.enter('mlock');
   const { vmas } = calls.mm;
+  calls.checkHuge('mlock', start, end);
   checkMayLock(calls, 'mlock');
   let more = 0;
   for (const area of vmas.overlapping(start, end)) {
@@ -46,6 +47,7 @@ export function* munlock(calls: SystemCalls, address: number, length: number): S
   const [start, end] = wholePages(calls, 'munlock', address, length);
   if (start === end) return yield* calls.nothingToDo();
   yield* calls.enter('munlock');
+  calls.checkHuge('munlock', start, end);
   calls.checkCuts('munlock', start, end);
   const isWhole = calls.mm.vmas.covers(start, end);
   setLocked(calls.mm, start, end, false);

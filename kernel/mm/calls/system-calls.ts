@@ -147,7 +147,7 @@ export class SystemCalls {
       yield* zapRange(mm, from, to, CAUSE_UNMAP, spins);
       if (spins) mappingLock.unlock();
     }
-    yield* lockTable(mm, start, end);
+    yield* lockTable(mm);
     zapEntries(mm, start / PAGE_BYTES, end / PAGE_BYTES);
     mm.tableLock.unlock();
     yield* mm.notifiers.end(range);

@@ -42,13 +42,9 @@ import {
   type Vma,
 } from '../virtual/vma.ts';
 import { copyOnWrite, isReusable } from './copy-on-write.ts';
+import { MUST_SLEEP, NO_PAGE } from './fault-result.ts';
 import { isBeyondEnd, isHole, readFilePage, tryFileFault } from './file-fault.ts';
 import { hugeTlbFault, isHugeCandidate, tryHugeFault } from './huge-fault.ts';
-
-/** Answer of a fault that has to sleep first. */
-export const MUST_SLEEP = -1;
-/** Answer of a fault on a page that there is not: beyond the end of its file, or no huge page is left (SIGBUS). */
-export const NO_PAGE = -2;
 
 export class FaultHandler {
   /** CPU time of what tryHandle has done and the caller has not yet spent. */

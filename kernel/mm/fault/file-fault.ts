@@ -34,7 +34,8 @@ import {
   VM_SHARED,
   type Vma,
 } from '../virtual/vma.ts';
-import { type FaultHandler, MUST_SLEEP } from './fault-handler.ts';
+import type { FaultHandler } from './fault-handler.ts';
+import { MUST_SLEEP } from './fault-result.ts';
 
 /** True when `page` lies beyond the end of the file that `vma` maps. */
 export function isBeyondEnd(page: number, vma: Vma): boolean {

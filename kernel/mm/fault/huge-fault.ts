@@ -35,7 +35,8 @@ import {
   VM_SHARED,
   type Vma,
 } from '../virtual/vma.ts';
-import { type FaultHandler, MUST_SLEEP, NO_PAGE } from './fault-handler.ts';
+import type { FaultHandler } from './fault-handler.ts';
+import { MUST_SLEEP, NO_PAGE } from './fault-result.ts';
 
 /** Bytes of a huge page. */
 export const HUGE_BYTES = HUGE_PAGES * PAGE_BYTES;

@@ -18,7 +18,8 @@ import {
   pteNumber,
 } from '../virtual/page-table.ts';
 import { VM_GROWSDOWN, type Vma } from '../virtual/vma.ts';
-import { FaultHandler, NO_PAGE } from './fault-handler.ts';
+import { FaultHandler } from './fault-handler.ts';
+import { NO_PAGE } from './fault-result.ts';
 import { PageBytes } from './page-bytes.ts';
 
 /** Bytes of the address space. */

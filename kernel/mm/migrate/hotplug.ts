@@ -13,6 +13,7 @@ import { MS, type TimePs } from '../../../transport/index.ts';
 import { SystemCallError } from '../../errno.ts';
 import { type MemoryAction, MemoryNotifiers } from '../../memory-notifier.ts';
 import type { Sim } from '../../sched/completion.ts';
+import { Mutex } from '../../sched/mutex.ts';
 import type { Memory } from '../memory.ts';
 import { FRAME_HUGE, FRAME_OFFLINE, NO_FRAME, PAGE_BYTES } from '../physical/frames.ts';
 import { HUGE_PAGES } from '../physical/free-lists.ts';
@@ -49,6 +50,8 @@ export class MemoryHotplug {
   readonly notifiers = new MemoryNotifiers();
   private readonly holders: PageHolder[] = [];
   private readonly status = new Int32Array(BATCH);
+  /** One at a time (mem_hotplug_lock). */
+  private readonly lock = new Mutex('memory hotplug');
 
   constructor(
     private readonly memory: Memory,
@@ -74,9 +77,40 @@ export class MemoryHotplug {
    * refuses, or pages could not be moved in `timeoutPs`: the first of them are named with who holds them)
    */
   *offline(range: FrameRange, timeoutPs = OFFLINE_TIMEOUT_PS): Sim<void> {
+    yield this.memory.costs.systemCallPs;
+    yield* this.lock.lock();
+    try {
+      yield* this.empty(range, timeoutPs);
+    } finally {
+      this.lock.unlock();
+    }
+  }
+
+  /**
+   * Puts memory to use that was offline.
+   * @throws SystemCallError EINVAL (not whole sections, or not offline), EBUSY (a driver refuses)
+   */
+  *online(range: FrameRange): Sim<void> {
+    const { memory } = this;
+    yield memory.costs.systemCallPs;
+    yield* this.lock.lock();
+    try {
+      this.check('online_pages', range, true);
+      this.ask('going online', 'online_pages', range);
+    } finally {
+      this.lock.unlock();
+    }
+    for (let frame = range.first; frame < range.end; frame++) {
+      memory.frames.flags[frame] &= ~FRAME_OFFLINE;
+    }
+    this.giveBack(range);
+    this.setWatermarks(range);
+    this.notifiers.tell('online', range.first, range.end - range.first);
+  }
+
+  private *empty(range: FrameRange, timeoutPs: TimePs): Sim<void> {
     const { memory } = this;
     this.check('offline_pages', range, false);
-    yield memory.costs.systemCallPs;
     this.ask('going offline', 'offline_pages', range);
     const { freeLists } = memory.frames;
     for (const block of blocksOf(range)) freeLists.isolate(block);
@@ -101,23 +135,6 @@ export class MemoryHotplug {
     }
     this.setWatermarks(range);
     this.notifiers.tell('offline', range.first, range.end - range.first);
-  }
-
-  /**
-   * Puts memory to use that was offline.
-   * @throws SystemCallError EINVAL (not whole sections, or not offline), EBUSY (a driver refuses)
-   */
-  *online(range: FrameRange): Sim<void> {
-    const { memory } = this;
-    this.check('online_pages', range, true);
-    yield memory.costs.systemCallPs;
-    this.ask('going online', 'online_pages', range);
-    for (let frame = range.first; frame < range.end; frame++) {
-      memory.frames.flags[frame] &= ~FRAME_OFFLINE;
-    }
-    this.giveBack(range);
-    this.setWatermarks(range);
-    this.notifiers.tell('online', range.first, range.end - range.first);
   }
 
   /** Moves what can be moved, once through the range; returns how many frames became free. */

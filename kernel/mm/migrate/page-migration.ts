@@ -286,9 +286,11 @@ export class PageMigration {
     const { table } = mm;
     const huge = table.getHuge(page);
     const pte = huge === 0 ? table.get(page) : huge;
-    // Unmapped meanwhile: nobody misses it.
-    if (!isMigrationPte(pte) || pteNumber(pte) !== from) return;
-    const entry = makePte(to, PTE_PRESENT | (pte & (PTE_WRITE | PTE_DIRTY)));
+    // Unmapped meanwhile: nobody misses it. A huge page may have been cut into pieces.
+    const piece = pteNumber(pte) - from;
+    const pieces = (frames.flags[from] & FRAME_HUGE) !== 0 ? HUGE_PAGES : 1;
+    if (!isMigrationPte(pte) || piece < 0 || piece >= pieces) return;
+    const entry = makePte(to + piece, PTE_PRESENT | (pte & (PTE_WRITE | PTE_DIRTY)));
     if (huge === 0) table.set(page, entry);
     else table.setHuge(page, entry);
     frames.get(to);

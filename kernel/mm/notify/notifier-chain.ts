@@ -130,12 +130,13 @@ export class NotifierChain {
     if (list.head === undefined) return;
     while (list.head !== undefined) {
       const { client } = list.head;
-      list.remove(client);
-      this.references.reconsider();
+      // On the list until it has let go: reclaim may want one of its pages meanwhile.
       if (client.release) {
         this.callbacks++;
         yield* client.release();
       }
+      if (list.has(client)) list.remove(client);
+      this.references.reconsider();
       const left = this.references.countOf(client);
       const what = `${client.name} keeps ${left} entries when its release returns (${cause})`;
       assert(left === 0, what, memory.node);

@@ -192,14 +192,15 @@ export class Frames {
 
   /**
    * Makes 512 pages of their own out of the huge page at `head`, which nobody maps: each inherits flags,
-   * origin and cgroup, and has one reference, the caller's. The caller's must be the only one before.
+   * origin and cgroup, and has one reference, the caller's. The caller's must be the only one before. Whoever
+   * has locked the page has its first frame locked afterwards.
    */
   splitHuge(head: number): void {
     assert(this.references[head] === 1, 'a huge page is split that is in use');
     const flags = this.flags[head] & ~FRAME_HUGE;
     for (let frame = head; frame < head + HUGE_PAGES; frame++) {
       this.references[frame] = 1;
-      this.flags[frame] = flags;
+      this.flags[frame] = frame === head ? flags : flags & ~FRAME_LOCKED;
       this.origins[frame] = this.origins[head];
       this.groups[frame] = this.groups[head];
     }

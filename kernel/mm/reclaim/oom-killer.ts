@@ -135,7 +135,7 @@ export class OomKiller {
       const range = yield* mm.notifiers.beginNonblock(start, end, CAUSE_UNMAP);
       if (range.refused) isWhole = false;
       else {
-        yield* lockTable(mm, start, end);
+        yield* lockTable(mm);
         const zapped = zapEntries(mm, start / PAGE_BYTES, end / PAGE_BYTES);
         mm.tableLock.unlock();
         yield zapped * this.memory.costs.unmapPagePs;

@@ -130,7 +130,8 @@ export class PageOut {
   /** Takes a locked page out of all page tables; anonymous memory gets a slot on the way. */
   private *unmap(frame: number): Sim<boolean> {
     const { frames, swap, swapCache } = this.memory;
-    if (frames.mapCounts[frame] === 0) return true;
+    // Whoever has a reverse map of its own may use a page that no process maps.
+    if (frames.mapCounts[frame] + frames.clientReferences[frame] === 0) return true;
     if (frames.files[frame] !== 0)
       return yield* tryToUnmap(this.memory, frame, CAUSE_SWAP, toNothing);
     // Reclaim is a user of the slot itself while it sets entries: others may zap theirs meanwhile.
@@ -166,7 +167,7 @@ export class PageOut {
   private letGo(frame: number): number {
     const { frames, swap, swapCache, files } = this.memory;
     if (frames.mapCounts[frame] > 0) return VERDICT_ACTIVATE;
-    if (frames.extraReferences(frame, 1) > 0) return VERDICT_KEEP;
+    if (frames.extraReferences(frame, 1) + frames.clientReferences[frame] > 0) return VERDICT_KEEP;
     const flags = frames.flags[frame];
     const isDirty = (flags & FRAME_DIRTY) !== 0;
     if ((flags & FRAME_SWAP_CACHE) !== 0) {

@@ -105,7 +105,7 @@ function copyEntry(parent: MmStruct, child: MmStruct, page: number): number {
     if (shared !== pte) table.set(page, shared);
     child.table.set(page, shared);
   }
-  if (isMigrationPte(pte)) migration.entries.add(frame, child.id, page);
+  if (isMigrationPte(pte)) migration.entries.add(frames.headOf(frame), child.id, page);
   else if (frame !== zeroFrame) {
     const head = frames.headOf(frame);
     frames.get(head);

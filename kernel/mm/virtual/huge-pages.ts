@@ -7,25 +7,20 @@
  * nothing that devices have becomes wrong, and they are not told (Linux does, which costs it a flush).
  */
 import type { Memory } from '../memory.ts';
-import { FRAME_LRU, NO_FRAME } from '../physical/frames.ts';
+import { FRAME_LRU } from '../physical/frames.ts';
 import { HUGE_PAGES } from '../physical/free-lists.ts';
 import type { MmStruct } from './mm-struct.ts';
-import { isMigrationPte, PTE_PRESENT, pteNumber } from './page-table.ts';
+import { PTE_PRESENT, pteNumber } from './page-table.ts';
+
+/** Splits the mapping of the huge page that `page` lies within, if it is not its first one. */
+export function splitAt(mm: MmStruct, page: number): void {
+  if (page % HUGE_PAGES !== 0 && mm.table.getHuge(page) !== 0) splitMapping(mm, page);
+}
 
 /** Splits the mappings of huge pages that reach beyond [first, end). */
 export function splitRangeEnds(mm: MmStruct, first: number, end: number): void {
-  if (first % HUGE_PAGES !== 0 && mm.table.getHuge(first) !== 0) splitMapping(mm, first);
-  if (end % HUGE_PAGES !== 0 && mm.table.getHuge(end) !== 0) splitMapping(mm, end);
-}
-
-/** Head of a huge page at an end of [first, end) that is being migrated and reaches beyond; NO_FRAME for none. */
-export function isEndMigrating(mm: MmStruct, first: number, end: number): number {
-  if (mm.memory.migration.entries.count === 0) return NO_FRAME;
-  for (const page of [first, end]) {
-    const huge = page % HUGE_PAGES === 0 ? 0 : mm.table.getHuge(page);
-    if (huge !== 0 && isMigrationPte(huge)) return pteNumber(huge);
-  }
-  return NO_FRAME;
+  splitAt(mm, first);
+  splitAt(mm, end);
 }
 
 /** Splits the mapping of the huge page that covers `page`, and the huge page too if it is this mapping's alone. */
@@ -35,8 +30,12 @@ export function splitMapping(mm: MmStruct, page: number): void {
   const first = page - (page % HUGE_PAGES);
   const pte = table.getHuge(page);
   table.splitHuge(page);
-  if ((pte & PTE_PRESENT) === 0) return;
   const head = pteNumber(pte);
+  if ((pte & PTE_PRESENT) === 0) {
+    // On its way to another frame, where it arrives in pieces.
+    for (let i = 1; i < HUGE_PAGES; i++) memory.migration.entries.add(head, mm.id, first + i);
+    return;
+  }
   const isAlone = frames.mapCounts[head] === 1 && frames.extraReferences(head) === 0;
   if (!isAlone || frames.files[head] !== 0 || memory.hugePool.owns(head)) {
     for (let i = 0; i < HUGE_PAGES; i++) {

@@ -10,6 +10,7 @@ import type { Memory } from '../memory.ts';
 import { MmuNotifiers } from '../notify/mmu-notifiers.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
 import type { ProcessKilled } from '../reclaim/process-killed.ts';
+import { splitAt } from './huge-pages.ts';
 import { PageTable } from './page-table.ts';
 import { VmaList } from './vma.ts';
 
@@ -65,6 +66,8 @@ export class MmStruct {
     this.lock = new RwLock(`mmap ${name}`);
     this.tableLock = new SpinLock(memory.scheduler, `page table ${name}`);
     this.notifiers = new MmuNotifiers(this);
+    // vma_adjust_trans_huge: no huge page lies in two areas.
+    this.vmas.onCut = (address) => splitAt(this, address / PAGE_BYTES);
   }
 
   /** Counts `pageCount` more (or, negative, fewer) pinned pages. */

@@ -69,6 +69,8 @@ export class VmaList {
   totalPages = 0;
   lockedPages = 0;
   accountedPages = 0;
+  /** Called when an address within an area becomes the end of one and the start of another. */
+  onCut: (address: number) => void = () => {};
   private last: Vma | undefined;
 
   /** Areas (map_count). */
@@ -218,6 +220,7 @@ export class VmaList {
     const index = this.indexFrom(address);
     const area = this.areas[index];
     if (area === undefined || area.start >= address) return;
+    this.onCut(address);
     this.areas.splice(index, 0, { ...area, end: address });
     if (area.file !== undefined) area.fileOffset += address - area.start;
     area.start = address;
