@@ -4,7 +4,7 @@
 import type { TimePs } from '../transport/index.ts';
 import type { HostCosts } from './costs.ts';
 import type { MmSettings } from './mm/settings.ts';
-import type { PostponedPolicy } from './umem/postponed.ts';
+import type { PostponedPolicy } from './umem/postponed-policy.ts';
 
 export interface HostConfig {
   /** The host's node is called `${name}.host`. */

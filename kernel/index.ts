@@ -2,6 +2,7 @@
  * kernel: the host. What harness and tests may use of it.
  */
 
+export type { CacheCounters } from './clients/cache-counters.ts';
 export { FabricChannel } from './clients/fabric-channel.ts';
 export { Gru } from './clients/gru.ts';
 export { ALL_ENTRIES, type InvalidationSource, NoSource } from './clients/invalidation-source.ts';
@@ -11,7 +12,6 @@ export { UmmunotifySource } from './clients/invalidation-source-ummunotify.ts';
 export { Kvm } from './clients/kvm.ts';
 export { PerfEvents, type PerfOptions } from './clients/perf-events.ts';
 export {
-  type CacheCounters,
   type CacheOptions,
   type Lease,
   type Registrar,
@@ -99,9 +99,5 @@ export { Mutex } from './sched/mutex.ts';
 export type { Scheduler, Thread } from './sched/scheduler.ts';
 export { SpinLock } from './sched/spin-lock.ts';
 export type { RegionCounters } from './umem/counters.ts';
-export {
-  batchingPolicy,
-  immediatePolicy,
-  type PostponedPolicy,
-  PostponedUmem,
-} from './umem/postponed.ts';
+export { PostponedUmem } from './umem/postponed.ts';
+export { batchingPolicy, immediatePolicy, type PostponedPolicy } from './umem/postponed-policy.ts';

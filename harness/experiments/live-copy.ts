@@ -3,7 +3,8 @@
  *
  * One host writes small pieces into a region of the other without a pause, into all of it or into a sixteenth,
  * and the other moves that region. Look at the bytes lost (the copy by the CPU without the retry loses what the
- * adapter wrote meanwhile; with Gunthorpe's retry nothing), and at how long the adapter was suspended: Bestler's
+ * adapter wrote meanwhile; with Gunthorpe's retry nothing, but a page that is written during each of its copies
+ * may stay), and at how long the adapter was suspended: Bestler's
  * copy beforehand leaves only what was written last and the switch of the map, which is little where the peer
  * works on a part, and as much as before where it writes faster than the copy follows. The longest wait of the
  * peer is its ACK time-out wherever there was a suspend: it is silent, and drops what comes. Next to it what a
@@ -54,6 +55,8 @@ const LOADS = [PAGES, PAGES / 16] as const;
 
 const METHODS = ['unchecked', 'retry', 'suspend', 'precopy', 'on demand'] as const;
 type Method = (typeof METHODS)[number];
+/** Share of the pages that the retry has to catch, for the run to count as good. */
+const RETRY_SHARE = 0.9;
 
 interface Outcome {
   readonly report: Pick<MoveReport, 'movedPages' | 'copies' | 'suspendedPs' | 'totalPs'>;
@@ -204,7 +207,9 @@ function runAll(seed: number): ExperimentResult {
       const { movedPages, copies, suspendedPs, totalPs } = report;
       const times = [suspendedPs, totalPs, usualWaitPs, longestWaitPs].map(us);
       rows.push([method, pages, movedPages, copies, writes, lostBytes, ...times]);
-      ok &&= movedPages === PAGES && failures === 0;
+      // A page that is written during each of its copies stays where it is.
+      const least = method === 'retry' ? PAGES * RETRY_SHARE : PAGES;
+      ok &&= movedPages >= least && failures === 0;
       ok &&= lostBytes === 0 || method === 'unchecked';
     }
   }

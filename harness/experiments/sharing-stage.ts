@@ -27,6 +27,9 @@ export const SEGMENT = 0x7e0000000000;
 const CONNECTED: TimePs = 60 * MS;
 export const START: TimePs = 70 * MS;
 
+/** Enough for sixteen sharers; each owner's frame is an entry in the table of its adapter. */
+const HOST = { cpus: 4, verify: false, memoryBytes: 16 * 2 ** 20 };
+
 export interface SharingPlan extends RevocationPlan, Pick<StageOptions, 'seed' | 'wire'> {
   readonly pages: number;
   readonly sharers: number;
@@ -59,7 +62,7 @@ export function runSharing(
 ): void {
   const { pages, sharers, bufferPages, seed = 1, wire = {}, form = 'batch' } = plan;
   const { timeout = 12, retryCnt = 7 } = plan;
-  const stage = new Stage({ hosts: 2, seed, wire, host: { cpus: 4, verify: false } });
+  const stage = new Stage({ hosts: 2, seed, wire, host: HOST });
   const { host: a, peer: b } = stage;
   const peer = (lid: number, i: number) => ({ lid, qpn: FIRST_QPN + i, timeout, retryCnt });
   const segments: RemoteSegment[] = [];

@@ -7,13 +7,8 @@ import type { AddressSpace } from '../mm/address-space.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Sim } from '../sched/completion.ts';
 import type { ChangedEntries, InvalidationSource } from './invalidation-source.ts';
-import {
-  O_NONBLOCK,
-  UMMUNOTIFY_LAST,
-  type Ummunotify,
-  type UmmunotifyEvent,
-  type UmmunotifyFile,
-} from './ummunotify.ts';
+import { O_NONBLOCK, type Ummunotify, type UmmunotifyFile } from './ummunotify.ts';
+import { UMMUNOTIFY_LAST, type UmmunotifyEvent } from './ummunotify-events.ts';
 
 export class UmmunotifySource implements InvalidationSource {
   readonly name = 'ummunotify';

@@ -18,6 +18,7 @@ import type { Shrinker } from '../mm/reclaim/shrinkers.ts';
 import { type Sim, wait } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
 import type { Thread } from '../sched/scheduler.ts';
+import { type CacheCounters, newCacheCounters } from './cache-counters.ts';
 import { ALL_ENTRIES, type InvalidationSource } from './invalidation-source.ts';
 import { WatchedRanges } from './watched-ranges.ts';
 
@@ -72,32 +73,8 @@ export interface CacheEntry<H> {
   isValid: boolean;
 }
 
-/** Counts of one cache; bytes are those of whole pages. */
-export interface CacheCounters {
-  lookups: number;
-  hits: number;
-  misses: number;
-  /** Entries given up to make room, for a limit or because the kernel asked. */
-  evictions: number;
-  evictedPages: number;
-  /** Entries dropped because their memory had changed. */
-  invalidated: number;
-  /** Of those, entries that were in use at that moment. */
-  zombies: number;
-  /** Times when everything was dropped because events had been lost. */
-  flushes: number;
-  /** Registrations that failed at a limit, and were tried again with less registered. */
-  refusals: number;
-  /** Requests of the kernel to give memory back. */
-  requests: number;
-  registrations: number;
-  deregistrations: number;
-  registeredBytes: number;
-  registeredBytesPeak: number;
-}
-
 export class RegistrationCache<H> {
-  readonly counters: CacheCounters = newCounters();
+  readonly counters: CacheCounters = newCacheCounters();
   private readonly entries = new WatchedRanges<CacheEntry<H>>();
   /** Entries that nobody uses, least recently used first. */
   private readonly unused = new Set<CacheEntry<H>>();
@@ -107,7 +84,7 @@ export class RegistrationCache<H> {
   private isClosed = false;
   /** How the kernel asks for memory, with the policy `pressure`, and who is at work on an answer. */
   private readonly shrinker: Shrinker;
-  private helper: Thread | undefined;
+  private libraryThread: Thread | undefined;
 
   constructor(
     private readonly mm: AddressSpace,
@@ -306,11 +283,14 @@ export class RegistrationCache<H> {
     const { counters } = this;
     counters.requests++;
     const before = counters.evictedPages;
-    if (this.helper === undefined) {
+    if (this.libraryThread === undefined) {
       if (this.mutex.locked) return 0;
-      this.helper = this.mm.memory.scheduler.spawn('registration cache', this.giveUp(pageCount));
+      this.libraryThread = this.mm.memory.scheduler.spawn(
+        'registration cache',
+        this.giveUp(pageCount),
+      );
     }
-    yield* wait(this.helper.done);
+    yield* wait(this.libraryThread.done);
     return counters.evictedPages - before;
   }
 
@@ -320,7 +300,7 @@ export class RegistrationCache<H> {
     const target = this.counters.evictedPages + pageCount;
     while (this.counters.evictedPages < target && (yield* this.evictOldest()));
     this.mutex.unlock();
-    this.helper = undefined;
+    this.libraryThread = undefined;
   }
 }
 
@@ -332,23 +312,4 @@ function isLimit(error: unknown): boolean {
 
 function bytesOf({ start, end }: { readonly start: number; readonly end: number }): number {
   return end - start;
-}
-
-function newCounters(): CacheCounters {
-  return {
-    lookups: 0,
-    hits: 0,
-    misses: 0,
-    evictions: 0,
-    evictedPages: 0,
-    invalidated: 0,
-    zombies: 0,
-    flushes: 0,
-    refusals: 0,
-    requests: 0,
-    registrations: 0,
-    deregistrations: 0,
-    registeredBytes: 0,
-    registeredBytesPeak: 0,
-  };
 }

@@ -20,45 +20,23 @@ import type { MmStruct } from '../mm/virtual/mm-struct.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
 import { SpinLock } from '../sched/spin-lock.ts';
 import { InvalidationTap } from './invalidation-tap.ts';
-import { type WatchedRange, WatchedRanges } from './watched-ranges.ts';
+import {
+  eventOf,
+  lastEvent,
+  UMMUNOTIFY_RECORD_BYTES,
+  type UmmunotifyEvent,
+  type WatchedRegion,
+} from './ummunotify-events.ts';
+import { WatchedRanges } from './watched-ranges.ts';
 
 /** Flags of open. */
 export const O_RDWR = 2;
 export const O_NONBLOCK = 0x800;
 
-/** Types of record: a range was invalidated; the list is empty. */
-export const UMMUNOTIFY_INVAL = 0;
-export const UMMUNOTIFY_LAST = 1;
-/** Flag of a record: hintStart and hintEnd are the one change that hit the range. */
-export const UMMUNOTIFY_HINT = 1;
-/** Length of a record in bytes. */
-export const UMMUNOTIFY_RECORD_BYTES = 32;
-
 /** Ranges that a process may register when the module is loaded without a parameter; assumed. */
 const DEFAULT_RANGES_PER_PROCESS = 65_536;
 /** Most that one read copies: a page. */
 const READ_BYTES_MAX = PAGE_BYTES;
-
-/** struct ummunotify_event. */
-export interface UmmunotifyEvent {
-  /** UMMUNOTIFY_INVAL or UMMUNOTIFY_LAST. */
-  readonly type: number;
-  /** 0 or UMMUNOTIFY_HINT. */
-  readonly flags: number;
-  /** Bytes [hintStart, hintEnd) that changed; the whole range without UMMUNOTIFY_HINT. */
-  readonly hintStart: number;
-  readonly hintEnd: number;
-  /** INVAL: the cookie of the range. LAST: the generation when the list was empty. */
-  readonly userCookieCounter: number;
-}
-
-/** A registered range, and the one event that can be about it. */
-interface Region extends WatchedRange {
-  isInvalid: boolean;
-  hasHint: boolean;
-  hintStart: number;
-  hintEnd: number;
-}
 
 /** The module: one for each host. */
 export class Ummunotify {
@@ -99,9 +77,9 @@ export class Ummunotify {
 
 /** An open file. A child of fork shares it (`share`), and hears of its parent's memory. */
 export class UmmunotifyFile {
-  private readonly regions = new WatchedRanges<Region>();
+  private readonly regions = new WatchedRanges<WatchedRegion>();
   /** Invalidated regions in the order in which they became so. */
-  private readonly invalid = new Set<Region>();
+  private readonly invalid = new Set<WatchedRegion>();
   private readonly tap: InvalidationTap;
   private readonly lock: SpinLock;
   private readable = new Completion<void>('an event of ummunotify');
@@ -298,25 +276,4 @@ export class UmmunotifyFile {
     const what = `/dev/ummunotify: ${detail}`;
     return new SystemCallError(errno, call, what, this.mm.memory.node.name, expected);
   }
-}
-
-function eventOf(region: Region): UmmunotifyEvent {
-  const { cookie, start, end, hasHint, hintStart, hintEnd } = region;
-  return {
-    type: UMMUNOTIFY_INVAL,
-    flags: hasHint ? UMMUNOTIFY_HINT : 0,
-    hintStart: hasHint ? Math.max(start, hintStart) : start,
-    hintEnd: hasHint ? Math.min(end, hintEnd) : end,
-    userCookieCounter: cookie,
-  };
-}
-
-function lastEvent(generation: number): UmmunotifyEvent {
-  return {
-    type: UMMUNOTIFY_LAST,
-    flags: 0,
-    hintStart: 0,
-    hintEnd: 0,
-    userCookieCounter: generation,
-  };
 }

@@ -15,7 +15,7 @@ import {
 import type { HostCosts } from '../costs.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
-import type { PostponedPolicy } from '../umem/postponed.ts';
+import type { PostponedPolicy } from '../umem/postponed-policy.ts';
 import type { AdapterBus } from './adapter-bus.ts';
 import type { Commands } from './commands.ts';
 import type { CompletionQueue } from './completion-queue.ts';

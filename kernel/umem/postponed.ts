@@ -13,23 +13,16 @@
  * Lookups race with callbacks as in KVM: a count of running ranges, and a sequence number that each of
  * them moves; an entry is made only under the mutex, with neither changed since the look-up.
  */
-import { buffer, concatMap, exhaustMap, filter, merge, of, Subject, skip, take, timer } from 'rxjs';
+import { concatMap } from 'rxjs';
 import { assert, MS, SparseTable, type TimePs } from '../../transport/index.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import { PageRun } from '../mm/fault/user-pages.ts';
-import {
-  CAUSE_MIGRATE,
-  CAUSE_SWAP,
-  type Invalidation,
-  type InvalidationCause,
-  mayWait,
-} from '../mm/notify/invalidation.ts';
+import { type Invalidation, mayWait } from '../mm/notify/invalidation.ts';
 import type { MmuNotifier, MmuNotifiers } from '../mm/notify/mmu-notifiers.ts';
 import { NO_FRAME, PAGE_BYTES } from '../mm/physical/frames.ts';
 import type { Shrinker } from '../mm/reclaim/shrinkers.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
 import { threadStream } from '../rx/thread-stream.ts';
-import { VirtualScheduler } from '../rx/virtual-scheduler.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
 import { Mutex } from '../sched/mutex.ts';
 import type { RegionCounters } from './counters.ts';
@@ -41,65 +34,13 @@ import {
   type OnDemandUmem,
   type Prefetch,
 } from './odp.ts';
+import { type PostponedPage, PostponedPages } from './postponed-pages.ts';
+import type { PostponedCounters, PostponedPolicy } from './postponed-policy.ts';
 
 /** How long a lookup goes on while invalidations get in its way; as OdpUmem. */
 const RETRY_LIMIT_PS: TimePs = 1000 * MS;
 /** Pages entered at a time when many are. */
 const MAP_BATCH = 512;
-
-/** What the driver does about an invalidation. */
-export interface PostponedPolicy {
-  /** Time the hardware takes to flush, beyond the update of its table; once a batch. */
-  readonly deviceFlushPs: TimePs;
-  /** Causes whose invalidations wait for a batch; right are swap and migration. */
-  readonly postpone: readonly InvalidationCause[];
-  /** Causes that are refused; only swap and migration can be. */
-  readonly refuse: readonly InvalidationCause[];
-  /** A batch is flushed so long after its first page, or when it is full. */
-  readonly batchPs: TimePs;
-  /** Pages that one flush of the hardware can be told of. */
-  readonly batchPages: number;
-}
-
-/** Everything at once, as notifiers ask for it. */
-export const immediatePolicy: PostponedPolicy = {
-  deviceFlushPs: 10 * MS, // seed 004: tens of milliseconds
-  postpone: [],
-  refuse: [],
-  batchPs: 0,
-  batchPages: 1,
-};
-
-/** What the prototype asks for: what reclaim and migration want may wait. */
-export const batchingPolicy: PostponedPolicy = {
-  ...immediatePolicy,
-  postpone: [CAUSE_SWAP, CAUSE_MIGRATE],
-  batchPs: 10 * MS,
-  batchPages: 256,
-};
-
-/** Counts of one region, besides those that every region has. */
-export interface PostponedCounters {
-  /** Times the hardware was flushed. */
-  flushes: number;
-  /** Pages whose invalidation was put off. */
-  postponed: number;
-  /** Invalidations that were refused. */
-  refused: number;
-  /**
-   * Pages that the adapter wrote after the program had lost them, and before they were flushed: the data
-   * are gone. Found by comparing what the page held when its invalidation was put off.
-   */
-  lateWrites: number;
-}
-
-/** A page whose invalidation was put off. */
-interface Pending {
-  readonly page: number;
-  readonly frame: number;
-  /** Block with the content at that moment; a block that somebody holds is never written. */
-  readonly block: number;
-}
 
 /** What a region is of: bytes of a process, and where to count. */
 interface RegionRange {
@@ -132,9 +73,8 @@ export class PostponedUmem implements OnDemandUmem {
   private running: Invalidation[] = [];
   private sequence = 0;
   private rangeEnded = new Completion<void>('end of an invalidation');
-  /** Pages whose invalidation was put off, counted from the region's first. */
-  private readonly pending = new Map<number, Pending>();
-  private readonly postponed$ = new Subject<Pending>();
+  /** Pages whose invalidation was put off. */
+  private readonly pending: PostponedPages;
   private mapped = 0;
   private isReleased = false;
   /** The process has ended, and taken the notifier off its list. */
@@ -149,6 +89,7 @@ export class PostponedUmem implements OnDemandUmem {
   ) {
     this.counters = counters;
     this.notifiers = mm.notifiers;
+    this.pending = new PostponedPages(mm.memory, policy);
     this.firstPage = Math.floor(address / PAGE_BYTES);
     this.pageCount = Math.ceil((address + length) / PAGE_BYTES) - this.firstPage;
     this.entries = new SparseTable(this.pageCount);
@@ -207,7 +148,7 @@ export class PostponedUmem implements OnDemandUmem {
       } else if ((yield* pages.snapshot(first, run)) === 0) return 0;
       yield* this.mutex.lock();
       // A page that waits for its flush may have another frame by now: out with the old one first.
-      const isStale = this.hasPending(request.first, request.count);
+      const isStale = this.pending.hasAny(request.first, request.count);
       if (isStale) yield* this.zap(request.first, request.first + request.count);
       if (!isStale && sequence === this.sequence) break;
       this.mutex.unlock();
@@ -233,7 +174,7 @@ export class PostponedUmem implements OnDemandUmem {
     }
     this.isReleased = true;
     this.mm.memory.reclaim.unregisterShrinker(this.shrinker);
-    for (const one of [...this.pending.values()]) this.settle(one);
+    for (const { page } of this.pending.oldest(this.pending.size)) this.settle(page);
     for (let page = this.entries.nextUsed(0, this.pageCount); page < this.pageCount; ) {
       this.forget(page);
       page = this.entries.nextUsed(page + 1, this.pageCount);
@@ -254,19 +195,10 @@ export class PostponedUmem implements OnDemandUmem {
     return changed;
   }
 
-  /** The stream of postponed pages, cut into batches, each flushed by a thread of the driver. */
+  /** Batches are flushed one after the other, each by a thread of the driver. */
   private listen(): void {
     const { memory } = this.mm;
-    const { batchPs, batchPages } = this.policy;
-    const clock = new VirtualScheduler(memory.timers);
-    // The first page of a batch sets its clock; nothing ticks while nothing waits.
-    const full$ = batchPages > 1 ? this.postponed$.pipe(skip(batchPages - 2)) : of(0);
-    const due$ = this.postponed$.pipe(
-      exhaustMap(() => merge(timer(batchPs, clock), full$).pipe(take(1))),
-    );
-    const batches$ = this.postponed$.pipe(
-      buffer(due$),
-      filter((batch) => batch.length > 0),
+    const batches$ = this.pending.batches$.pipe(
       concatMap((batch) =>
         threadStream(memory.scheduler, 'postponed flush', () => this.flushBatch(batch)),
       ),
@@ -313,17 +245,13 @@ export class PostponedUmem implements OnDemandUmem {
 
   /** Leaves the pages to the adapter until the next flush, and holds their frames meanwhile. */
   private postponeRange({ cause }: Invalidation, first: number, end: number): void {
-    const { frames } = this.mm.memory;
     for (let page = this.entries.nextUsed(first, end); page < end; ) {
       if (!this.pending.has(page)) {
         const frame = this.entries.get(page) >>> ENTRY_SHIFT;
-        frames.get(frame);
         const { references } = this.notifiers;
         references.postpone(this.notifier, this.firstPage + page, frame, cause);
-        const one = { page, frame, block: frames.content.sample(frame) };
-        this.pending.set(page, one);
         this.postponedCounters.postponed++;
-        this.postponed$.next(one);
+        this.pending.hold(page, frame);
       }
       page = this.entries.nextUsed(page + 1, end);
     }
@@ -341,21 +269,21 @@ export class PostponedUmem implements OnDemandUmem {
   /** Flushes one batch of what waits; returns how many pages. */
   private *flushOldest(): Sim<number> {
     yield* this.mutex.lock();
-    const waiting = [...this.pending.values()].slice(0, this.policy.batchPages);
+    const waiting = this.pending.oldest(this.policy.batchPages);
     if (waiting.length > 0) yield* this.flush(waiting);
     this.mutex.unlock();
     return waiting.length;
   }
 
-  private *flushBatch(batch: readonly Pending[]): Sim<void> {
+  private *flushBatch(batch: readonly PostponedPage[]): Sim<void> {
     yield* this.mutex.lock();
-    const waiting = batch.filter((one) => this.pending.get(one.page) === one);
+    const waiting = batch.filter((one) => this.pending.isWaiting(one));
     if (waiting.length > 0 && !this.isReleased) yield* this.flush(waiting);
     this.mutex.unlock();
   }
 
   /** One flush of the hardware for `waiting` and for the entries of [first, end); the mutex is held. */
-  private *flush(waiting: readonly Pending[], first = 0, end = 0): Sim<void> {
+  private *flush(waiting: readonly PostponedPage[], first = 0, end = 0): Sim<void> {
     const { costs, timers } = this.mm.memory;
     for (const { page } of waiting) this.table.set(page, 0);
     const before = this.mapped;
@@ -363,11 +291,10 @@ export class PostponedUmem implements OnDemandUmem {
     yield* this.table.flushAndWait();
     yield* timers.sleep(this.policy.deviceFlushPs);
     this.postponedCounters.flushes++;
-    for (const one of waiting) this.settle(one);
+    for (const { page } of waiting) this.settle(page);
     // Of the others some may have been put off while the hardware flushed; now they are out as well.
     for (let page = this.entries.nextUsed(first, end); page < end; ) {
-      const one = this.pending.get(page);
-      if (one) this.settle(one);
+      if (this.pending.has(page)) this.settle(page);
       else this.forget(page);
       page = this.entries.nextUsed(page + 1, end);
     }
@@ -378,17 +305,12 @@ export class PostponedUmem implements OnDemandUmem {
   }
 
   /** A postponed page is out of the adapter's table: lets go of its frame. */
-  private settle({ page, frame, block }: Pending): void {
-    this.pending.delete(page);
-    const { frames } = this.mm.memory;
-    const { content } = frames;
-    const now = content.sample(frame);
+  private settle(page: number): void {
+    const frame = this.entries.get(page) >>> ENTRY_SHIFT;
     const isProgramsPage = this.mm.pages.followPage(this.firstPage + page, false) === frame;
-    if (now !== block && !isProgramsPage) this.postponedCounters.lateWrites++;
-    content.blocks.release(now);
-    content.blocks.release(block);
+    // The entry goes first: a frame must not be freed while the adapter's table has it.
     this.forget(page);
-    frames.put(frame);
+    if (this.pending.release(page) && !isProgramsPage) this.postponedCounters.lateWrites++;
   }
 
   /** The process ends: everything goes, with one flush. */
@@ -403,12 +325,6 @@ export class PostponedUmem implements OnDemandUmem {
     const start = first * PAGE_BYTES;
     const end = start + count * PAGE_BYTES;
     return this.running.some((range) => range.start < end && start < range.end);
-  }
-
-  private hasPending(first: number, count: number): boolean {
-    if (this.pending.size === 0) return false;
-    for (let page = first; page < first + count; page++) if (this.pending.has(page)) return true;
-    return false;
   }
 
   /** Writes the entries that differ; returns how many did. */

@@ -4,9 +4,10 @@
  */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { MessageCheck } from '../../harness/replay/message-check.ts';
-import { type Recording, readRecording } from '../../harness/replay/recording.ts';
+import { messageKey, type Recording, readRecording } from '../../harness/replay/recording.ts';
 import { type ReplayResult, replayRecording } from '../../harness/replay/replay.ts';
 import { type SchemeName, schemeNames } from '../../harness/replay/scheme.ts';
+import { isReceive, isSend } from '../../harness/trace/format.ts';
 import type { AddressSpace } from '../../kernel/index.ts';
 import { writeRun } from '../fixtures/recorded-run.ts';
 import { temporaryFolder } from './fixtures.ts';
@@ -25,6 +26,40 @@ const MAPS = [
   '5554fffe0000-555500000000 rw-p 00000000 00:00 0 [heap]',
 ];
 const BUFFER = '10000000';
+
+/**
+ * Pages of message buffers that each rank unmapped after a message had used them, counted from the
+ * recorded lines alone: what an adapter that holds every page it has used must be told to drop.
+ */
+function pagesTakenAway({ ranks, messages }: Recording): number[] {
+  return ranks.map(({ trace, events }) => {
+    const used = new Set<number>();
+    let taken = 0;
+    let heapEnd = trace.brk;
+    const takeAway = (start: number, end: number): void => {
+      for (const page of used) {
+        if (page < start / 4096 || page >= end / 4096) continue;
+        used.delete(page);
+        taken++;
+      }
+    };
+    for (const event of events) {
+      if (event.kind === 'munmap' || event.kind === 'mmap') {
+        takeAway(event.address, event.address + event.length);
+      } else if (event.kind === 'brk') {
+        takeAway(event.end + 4095, heapEnd);
+        heapEnd = event.end;
+      } else if (isSend(event) || isReceive(event)) {
+        const sender = isSend(event) ? trace.rank : event.peer;
+        if (!messages.has(messageKey(sender, event.message))) continue;
+        const { address, bytes } = event;
+        const last = Math.floor((address + bytes - 1) / 4096);
+        for (let page = Math.floor(address / 4096); page <= last; page++) used.add(page);
+      }
+    }
+    return taken;
+  });
+}
 
 /** Rank 0 sends twice from a buffer that stays; rank 1 receives twice at `address`, `change` between. */
 function twoMessages(address: string, change: readonly string[]): string {
@@ -138,8 +173,8 @@ describe('the beginning of a recorded run', () => {
 
   describe.each(Object.entries(prefix))('%s', (run, eventCount) => {
     const results = new Map<SchemeName, ReplayResult>();
+    const recording = readRecording(run, [0, 1], eventCount);
     beforeAll(async () => {
-      const recording = readRecording(run, [0, 1], eventCount);
       for (const scheme of schemeNames) results.set(scheme, await replay(recording, scheme));
     });
     const of = (scheme: SchemeName): ReplayResult => results.get(scheme) as ReplayResult;
@@ -164,6 +199,12 @@ describe('the beginning of a recorded run', () => {
       const isMappedAgain = run === 'qe-mmap128k';
       expect(sum(of('cache'), 'stale_uses') > 50).toBe(isMappedAgain);
       expect(of('cache').corrupted_messages > 50).toBe(isMappedAgain);
+    });
+
+    it('takes from an adapter with one key what the program unmapped', () => {
+      const invalidated = of('implicit').ranks.map(({ page_invalidations }) => page_invalidations);
+      expect(invalidated).toEqual(pagesTakenAway(recording));
+      expect(Math.max(...invalidated) > 1000).toBe(run === 'qe-mmap128k');
     });
 
     it('accounts for every page', () => {

@@ -18,7 +18,7 @@ import { Disturber } from './memory-disturber.ts';
 import { PAGE, RW } from './memory-model.ts';
 
 const FIRST = Number(process.env.SEED ?? 1);
-const STORMS = Number(process.env.SEEDS ?? 8);
+const STORMS = Number(process.env.SEEDS ?? 10);
 
 /** Of so many frames that become free, one is looked for in the tables of the adapter. */
 const FREED_PER_LOOK = 16;
@@ -69,8 +69,13 @@ function* hog(process: HostProcess, pageCount: number, done: Map<string, number>
   yield* process.exit();
 }
 
-/** Runs one storm; returns what was done in it, by name. */
-function storm(seed: number): Map<string, number> {
+interface Outcome {
+  /** What was done, by name. */
+  readonly done: Map<string, number>;
+  readonly digest: string;
+}
+
+function storm(seed: number): Outcome {
   const random = new RandomStream(seed, 'test', 'storm');
   const isTight = random.chance(500_000);
   const hasHog = random.chance(300_000);
@@ -148,7 +153,10 @@ function storm(seed: number): Map<string, number> {
   for (const { done: some } of [disturber, ...actors]) {
     for (const [name, times] of some) done.set(name, (done.get(name) ?? 0) + times);
   }
-  return done;
+  const digest = [host.node, ...stage.adapters.map(({ node }) => node)]
+    .map((node) => node.digest.toString())
+    .join(' ');
+  return { done, digest };
 }
 
 it(
@@ -157,7 +165,9 @@ it(
     const total = new Map<string, number>();
     for (let seed = FIRST; seed < FIRST + STORMS; seed++) {
       try {
-        for (const [name, times] of storm(seed)) total.set(name, (total.get(name) ?? 0) + times);
+        const { done, digest } = storm(seed);
+        for (const [name, times] of done) total.set(name, (total.get(name) ?? 0) + times);
+        if (seed === FIRST) expect(storm(seed).digest).toBe(digest);
       } catch (error) {
         const again = `SEED=${seed} SEEDS=1 npx vitest run test/storm/memory.test.ts`;
         process.stderr.write(`storm ${seed} failed; to reproduce: ${again}\n`);

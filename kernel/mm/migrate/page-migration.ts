@@ -108,7 +108,7 @@ export class PageMigration {
    * MIGRATE_BUSY or MIGRATE_NO_MEMORY. Returns how many stayed. None is isolated afterwards.
    */
   *migrate(isolated: readonly number[], target: TargetSource, status: Int32Array): Sim<number> {
-    const { frames, counters } = this.memory;
+    const { counters } = this.memory;
     status.fill(MIGRATE_AGAIN, 0, isolated.length);
     let staying = isolated.length;
     for (let pass = 0; pass < MIGRATE_PASSES; pass++) {
@@ -117,16 +117,13 @@ export class PageMigration {
       for (let i = 0; i < isolated.length; i++) {
         if (status[i] !== MIGRATE_AGAIN) continue;
         const frame = isolated[i] as number;
-        const pages = (frames.flags[frame] & FRAME_HUGE) !== 0 ? HUGE_PAGES : 1;
         let result = yield* this.migrateOne(frame, target, pass >= PASSES_WITHOUT_SLEEP);
         if (result === MIGRATE_AGAIN && isLast) result = MIGRATE_BUSY;
         status[i] = result;
         if (result === MIGRATE_AGAIN) again++;
-        else if (result === MIGRATED) {
-          counters.pgmigrate_success += pages;
-          staying--;
-        } else {
-          counters.pgmigrate_fail += pages;
+        else if (result === MIGRATED) staying--;
+        else {
+          counters.pgmigrate_fail += this.pagesOf(frame);
           this.putBack(frame);
         }
       }
@@ -187,8 +184,11 @@ export class PageMigration {
    * Where it moved, the isolated reference is gone, else it is the caller's.
    */
   end(frame: number, to: number, moved: boolean): void {
-    const { frames, pageLocks } = this.memory;
-    if (moved) this.takeOver(frame, to);
+    const { frames, pageLocks, counters } = this.memory;
+    if (moved) {
+      counters.pgmigrate_success += this.pagesOf(frame);
+      this.takeOver(frame, to);
+    }
     this.restore(frame, moved ? to : frame);
     pageLocks.unlock(frame);
     pageLocks.unlock(to);
@@ -212,6 +212,11 @@ export class PageMigration {
     const moved = yield* this.copy(frame, to);
     this.end(frame, to, moved);
     return moved ? MIGRATED : MIGRATE_AGAIN;
+  }
+
+  /** Pages of 4 KiB that the page in `frame` has. */
+  private pagesOf(frame: number): number {
+    return (this.memory.frames.flags[frame] & FRAME_HUGE) !== 0 ? HUGE_PAGES : 1;
   }
 
   /** True for a huge page that a process maps by entries for its single pages. */
@@ -243,7 +248,7 @@ export class PageMigration {
   /** Copies a page that nobody uses; false when somebody has found it meanwhile. */
   private *copy(from: number, to: number): Sim<boolean> {
     const { frames, costs } = this.memory;
-    const pages = (frames.flags[from] & FRAME_HUGE) !== 0 ? HUGE_PAGES : 1;
+    const pages = this.pagesOf(from);
     yield pages * costs.copyPagePs;
     if (!this.isAlone(from)) return false;
     for (let i = 0; i < pages; i++) frames.content.moveTo(from + i, frames.content, to + i);
@@ -254,7 +259,7 @@ export class PageMigration {
   private takeOver(from: number, to: number): void {
     const { frames, files, groups, swapCache } = this.memory;
     frames.flags[to] |= frames.flags[from] & KEPT_FLAGS;
-    const pages = (frames.flags[from] & FRAME_HUGE) !== 0 ? HUGE_PAGES : 1;
+    const pages = this.pagesOf(from);
     for (let i = 0; i < pages; i++) {
       frames.origins[to + i] = frames.origins[from + i];
       const group = frames.groups[from + i];

@@ -8,7 +8,6 @@ import type { MappedFile } from '../files/mapped-file.ts';
 import { PAGE_BYTES } from '../physical/frames.ts';
 
 /** PROT_* bits. */
-export const PROT_NONE = 0;
 export const PROT_READ = 1;
 export const PROT_WRITE = 2;
 export const PROT_EXEC = 4;

@@ -3,13 +3,15 @@ import { describe, expect, it } from 'vitest';
 import {
   O_NONBLOCK,
   O_RDWR,
+  Ummunotify,
+  type UmmunotifyFile,
+} from '../../../kernel/clients/ummunotify.ts';
+import {
   UMMUNOTIFY_HINT,
   UMMUNOTIFY_INVAL,
   UMMUNOTIFY_LAST,
-  Ummunotify,
   type UmmunotifyEvent,
-  type UmmunotifyFile,
-} from '../../../kernel/clients/ummunotify.ts';
+} from '../../../kernel/clients/ummunotify-events.ts';
 import { SystemCallError } from '../../../kernel/errno.ts';
 import { type Host, PROT_READ, PROT_WRITE, type Sim } from '../../../kernel/index.ts';
 import { BASE, makeBench, PAGE } from '../bench.ts';

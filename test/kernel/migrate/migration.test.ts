@@ -1,11 +1,14 @@
 /** Page migration: what moves, what stays, and what processes and devices see of it. */
 import { describe, expect, it } from 'vitest';
 import { PROT_READ, PROT_WRITE, type Sim } from '../../../kernel/index.ts';
+import { MAP_SHARED } from '../../../kernel/mm/address-space.ts';
+import { MADV_HUGEPAGE } from '../../../kernel/mm/calls/advice.ts';
 import {
   migratePages,
   movePages,
   PAGE_NOT_MAPPED,
   PAGE_NOT_PRESENT,
+  PAGE_SHARED,
 } from '../../../kernel/mm/migrate/move-pages.ts';
 import { MIGRATE_BUSY, MIGRATE_NO_MEMORY } from '../../../kernel/mm/migrate/page-migration.ts';
 import {
@@ -138,6 +141,88 @@ describe('move_pages', () => {
         })(),
       );
     expect(call).toThrow(expect.objectContaining({ code: 'E_OPERATION', errno }));
+  });
+});
+
+describe('pages of other kinds', () => {
+  it('shared by parent and child: only with `all`, and both see them afterwards', () => {
+    const { host, run } = makeBench(TWO_NODES);
+    const { mm } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 8 * PAGE, RW);
+        yield* mm.fill(BASE, 8 * PAGE, 7);
+        const before = mm.hash(BASE, 8 * PAGE);
+        const child = yield* mm.fork('child');
+        const to = new Array<number>(8).fill(1);
+        expect(nodesOf(yield* movePages(mm.state, addresses(8), to))).toEqual([PAGE_SHARED]);
+        expect(nodesOf(yield* movePages(mm.state, addresses(8), to, true))).toEqual([1]);
+        expect(nodesOf(yield* movePages(child.state, addresses(8)))).toEqual([1]);
+        expect(child.hash(BASE, 8 * PAGE)).toBe(before);
+        // Still shared: a write copies, and the child keeps what it had.
+        yield* mm.fill(BASE, 8 * PAGE, 8);
+        expect(child.hash(BASE, 8 * PAGE)).toBe(before);
+        yield* child.exit();
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
+  });
+
+  it('of a file: mappings and page cache find them where they went', () => {
+    const { host, run } = makeBench(TWO_NODES);
+    const { mm, ram } = host;
+    const file = ram.files.open('/data');
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 8 * PAGE, RW, MAP_SHARED, file);
+        yield* mm.fill(BASE, 8 * PAGE, 7);
+        const before = mm.hash(BASE, 8 * PAGE);
+        const status = yield* movePages(mm.state, addresses(8), new Array<number>(8).fill(1));
+        expect(nodesOf(status)).toEqual([1]);
+        for (let page = 0; page < 8; page++) expect(ram.frames.nodeOf(file.frameOf(page))).toBe(1);
+        yield* mm.munmap(BASE, 8 * PAGE);
+        yield* mm.mmap(BASE, 8 * PAGE, RW, MAP_SHARED, file);
+        expect(mm.hash(BASE, 8 * PAGE)).toBe(before);
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
+  });
+
+  it.each([
+    ['as a whole where there is room for one', false],
+    ['in pieces where there is none', true],
+  ])('huge: %s', (_, isScattered) => {
+    const { host, run } = makeBench({ memoryBytes: 4096 * PAGE, memoryNodes: 2 });
+    const { mm, ram } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 512 * PAGE, RW);
+        yield* mm.madvise(BASE, 512 * PAGE, MADV_HUGEPAGE);
+        yield* mm.fill(BASE, 512 * PAGE, 7);
+        const before = mm.hash(BASE, 512 * PAGE);
+        expect(mm.state.table.getHuge(BASE / PAGE)).not.toBe(0);
+        // Every block of node 1 has a page that is taken.
+        const taken: number[] = [];
+        while (isScattered && ram.frames.freeLists.blocksOf(1, 9) > 0) {
+          const head = ram.frames.allocateHuge(1);
+          ram.frames.splitHuge(head);
+          for (let i = 1; i < 512; i++) ram.frames.put(head + i);
+          taken.push(head);
+        }
+        yield* migratePages(mm.state, 0, 1);
+        // The rest of a page that was split goes in the next round, if not in the first.
+        expect(yield* migratePages(mm.state, 0, 1)).toBe(0);
+        expect(nodesOf(yield* movePages(mm.state, addresses(512)))).toEqual([1]);
+        expect(mm.state.table.getHuge(BASE / PAGE) !== 0).toBe(!isScattered);
+        expect(mm.hash(BASE, 512 * PAGE)).toBe(before);
+        for (const frame of taken) ram.frames.put(frame);
+      })(),
+    );
+    expect(done).toBe(true);
+    expect(ram.counters.pgmigrate_success).toBe(512);
+    host.checkLeaks();
   });
 });
 
