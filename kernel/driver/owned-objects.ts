@@ -4,18 +4,33 @@
  */
 import { assert } from '../../transport/index.ts';
 import { VerbsError } from '../errno.ts';
-import type { Sim } from '../sched/completion.ts';
+import { Completion, type Sim, wait } from '../sched/completion.ts';
 
 export class OwnedObjects {
   private readonly destroyers = new Map<unknown, () => Sim<void>>();
+  /** Objects that are being destroyed. */
+  private readonly ending = new Map<unknown, Completion<void>>();
 
   /** `destroy` takes the object away, and out of here. */
   add(object: unknown, destroy: () => Sim<void>): void {
     this.destroyers.set(object, destroy);
   }
 
-  remove(object: unknown): void {
-    this.destroyers.delete(object);
+  /**
+   * Destroys an object by `body`, which throws where that fails. Whoever closes the device meanwhile waits
+   * for what comes of it: a program may be killed while it deregisters.
+   */
+  *destroy(object: unknown, body: Sim<unknown>): Sim<void> {
+    const isFirst = !this.ending.has(object);
+    const over = new Completion<void>('an object of the adapter to be destroyed');
+    if (isFirst) this.ending.set(object, over);
+    try {
+      yield* body;
+      this.destroyers.delete(object);
+    } finally {
+      if (isFirst) this.ending.delete(object);
+      over.resolve();
+    }
   }
 
   /**
@@ -25,7 +40,10 @@ export class OwnedObjects {
   *destroyAll(): Sim<void> {
     while (this.destroyers.size > 0) {
       const before = this.destroyers.size;
-      for (const destroy of [...this.destroyers.values()].reverse()) {
+      for (const [object, destroy] of [...this.destroyers].reverse()) {
+        const ending = this.ending.get(object);
+        if (ending !== undefined) yield* wait(ending);
+        if (!this.destroyers.has(object)) continue;
         try {
           yield* destroy();
         } catch (error) {

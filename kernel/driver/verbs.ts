@@ -109,9 +109,8 @@ export class Verbs implements DeviceUser {
   /** @throws VerbsError EBUSY while something belongs to it */
   *deallocPd(pd: number): Sim<void> {
     this.checkDomain('dealloc_pd', pd);
-    yield* this.commands.run('dealloc_pd', CMD_DEALLOC_PD, [pd]);
+    yield* this.objects.destroy(pd, this.commands.run('dealloc_pd', CMD_DEALLOC_PD, [pd]));
     this.device.removeDomain(pd);
-    this.objects.remove(pd);
   }
 
   /**
@@ -138,8 +137,7 @@ export class Verbs implements DeviceUser {
 
   /** @throws VerbsError EBUSY while a window is bound to it */
   *deregMr(region: MemoryRegion): Sim<void> {
-    yield* this.regions.deregister(region);
-    this.objects.remove(region);
+    yield* this.objects.destroy(region, this.regions.deregister(region));
   }
 
   /** A key over all physical memory of the host, for kernel code; see dma-region.ts. */
@@ -152,8 +150,10 @@ export class Verbs implements DeviceUser {
   }
 
   *deregDmaMr(region: DmaRegion): Sim<void> {
-    yield* this.commands.run('dereg_mr', CMD_DESTROY_MKEY, [region.key]);
-    this.objects.remove(region);
+    yield* this.objects.destroy(
+      region,
+      this.commands.run('dereg_mr', CMD_DESTROY_MKEY, [region.key]),
+    );
   }
 
   /**
@@ -176,8 +176,10 @@ export class Verbs implements DeviceUser {
   }
 
   *deallocMw(window: MemoryWindow): Sim<void> {
-    yield* this.commands.run('dealloc_mw', CMD_DEALLOC_MW, [window.rkey]);
-    this.objects.remove(window);
+    yield* this.objects.destroy(
+      window,
+      this.commands.run('dealloc_mw', CMD_DEALLOC_MW, [window.rkey]),
+    );
   }
 
   /** The way to the port with LID `dlid`, for datagrams of `pd`. */
@@ -212,9 +214,11 @@ export class Verbs implements DeviceUser {
 
   /** @throws VerbsError EBUSY while a queue pair uses it */
   *destroyCq(queue: CompletionQueue): Sim<void> {
-    yield* this.commands.run('destroy_cq', CMD_DESTROY_CQ, [queue.cqn]);
+    yield* this.objects.destroy(
+      queue,
+      this.commands.run('destroy_cq', CMD_DESTROY_CQ, [queue.cqn]),
+    );
     this.device.removeCompletionQueue(queue);
-    this.objects.remove(queue);
   }
 
   /** `limit`: an event when fewer receives are left; 0 for none. */
@@ -235,8 +239,7 @@ export class Verbs implements DeviceUser {
 
   /** @throws VerbsError EBUSY while a queue pair uses it */
   *destroySrq(srq: SharedReceiveQueue): Sim<void> {
-    yield* this.commands.run('destroy_srq', CMD_DESTROY_SRQ, [srq.srqn]);
-    this.objects.remove(srq);
+    yield* this.objects.destroy(srq, this.commands.run('destroy_srq', CMD_DESTROY_SRQ, [srq.srqn]));
   }
 
   /** @throws VerbsError EINVAL for limits beyond the adapter's, or a resource it does not have */
@@ -282,9 +285,8 @@ export class Verbs implements DeviceUser {
   }
 
   *destroyQp(qp: QueuePair): Sim<void> {
-    yield* this.commands.run('destroy_qp', CMD_DESTROY_QP, [qp.qpn]);
+    yield* this.objects.destroy(qp, this.commands.run('destroy_qp', CMD_DESTROY_QP, [qp.qpn]));
     this.device.removeQueuePair(qp);
-    this.objects.remove(qp);
   }
 
   /**

@@ -392,4 +392,41 @@ describe('the end of a process', () => {
       pair.checkLeaks();
     }
   });
+
+  it('may come while its program takes its own things down, at any moment', () => {
+    for (let leadUs = 0; leadUs <= 200; leadUs += 20) {
+      const pair = new HostPair();
+      const { a } = pair;
+      const other = a.createProcess('other');
+      const done = pair.run(
+        (function* (): Sim<void> {
+          const end = yield* endpoint(other);
+          yield* other.mm.mmap(BASE, BYTES, PROT_READ | PROT_WRITE);
+          const regions: MemoryRegion[] = [];
+          for (let i = 0; i < 64; i++) {
+            const access = ALL_RIGHTS | (i % 2 === 0 ? ACCESS_ON_DEMAND : 0);
+            regions.push(yield* other.verbs.regMr(end.pd, BASE, BYTES, access));
+          }
+          const program = a.spawn(
+            'program',
+            (function* (): Sim<void> {
+              // From the oldest on, so that the device, which closes from the newest on, comes to meet it.
+              for (const region of regions) {
+                try {
+                  yield* other.verbs.deregMr(region);
+                } catch (error) {
+                  expect(error).toMatchObject({ errno: 'EINVAL' });
+                }
+              }
+            })(),
+          );
+          yield* a.sleep(leadUs * US);
+          yield* other.exit();
+          yield program.done;
+        })(),
+      );
+      expect(done).toBe(true);
+      pair.checkLeaks();
+    }
+  });
 });

@@ -13,7 +13,8 @@ import type { MmStruct } from '../virtual/mm-struct.ts';
 import { PTE_PRESENT, pteNumber } from '../virtual/page-table.ts';
 import { MIGRATE_BUSY, MIGRATED } from './page-migration.ts';
 
-/** Status of a page besides the number of the node it is on and those of page-migration.ts. */
+// Statuses of a page besides the number of the node that it is on and those of page-migration.ts:
+
 /** The address is not mapped, or shows the page of zeros: EFAULT. */
 export const PAGE_NOT_MAPPED = -14;
 /** Nothing is present there: ENOENT. */
