@@ -9,10 +9,16 @@
 /** A cell of a table; numbers are shown as they are, so give them in a unit that reads well. */
 export type Cell = string | number;
 
-/** Lines over a common x axis: a column for x, one line for each of `lines`. */
+/** Lines over a common x axis. */
 export interface Plot {
+  /** Column of the x axis. */
   readonly x: string;
+  /** Columns of the lines. */
   readonly lines: readonly string[];
+  /** Column whose values make a line of their own each, of the only one of `lines`. */
+  readonly by?: string;
+  /** Rows that are drawn: those with these values. */
+  readonly only?: Readonly<Record<string, Cell>>;
   /** Unit and meaning of the y axis. */
   readonly yTitle: string;
   readonly logX?: boolean;

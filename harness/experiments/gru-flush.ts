@@ -116,6 +116,15 @@ export const gruFlush: Experiment = {
         `1,024 pages: a GRU ${one.toFixed(0)} ns (one page: ${small.toFixed(0)}), 16 of them ` +
         `${sixteen.toFixed(0)}, idle ${idle.toFixed(0)}; KVM ${guest.toFixed(0)}, adapter ${hca.toFixed(0)}`,
       ok: isFlat && idle < one && guest > one && hca > one,
+      plot: {
+        x: 'pages',
+        lines: ['added_ns'],
+        by: 'client',
+        only: { contexts: 1 },
+        yTitle: 'nanoseconds that munmap takes longer',
+        logX: true,
+        logY: true,
+      },
     };
   },
 };

@@ -160,6 +160,14 @@ function run(seed: number): ExperimentResult {
       waits.every((wait, i) => i === 0 || wait > (waits[i - 1] ?? 0)) &&
       full.isUnreclaimable &&
       full.kills === CPUS,
+    plot: {
+      x: 'pinned_percent',
+      lines: ['scanned_per_page'],
+      by: 'pins',
+      only: { cpus: CPUS },
+      yTitle: 'pages scanned for each one freed',
+      logY: true,
+    },
   };
 }
 

@@ -114,6 +114,12 @@ export const revocation: Experiment = {
         `${of('page', 16).toFixed(0)}). A write after it takes ${ratio('batch', 8)} times its time with ` +
         `8 bytes, ${ratio('batch', 262144)} with 256 KiB; whole region ${ratio('region', 8)}`,
       ok: sixteen > one && sixteen < 16 * one && of('page', 16) > sixteen,
+      plot: {
+        x: 'sharers',
+        lines: ['revoke_us'],
+        by: 'form',
+        yTitle: `microseconds to revoke ${PAGES} pages`,
+      },
     };
   },
 };

@@ -64,7 +64,15 @@ export function* copyOnWrite(
   const { table, memory, tableLock, notifiers } = mm;
   const { frames, rmap, costs, zeroFrame } = memory;
   const before = table.get(page);
-  const copy = yield* memory.reclaim.allocate(mm);
+  // Reclaim that makes room for the copy must not take the page itself, or this would go on for ever.
+  const held = pteNumber(before);
+  let copy: number;
+  frames.get(held);
+  try {
+    copy = yield* memory.reclaim.allocate(mm);
+  } finally {
+    frames.put(held);
+  }
   const range = yield* beginRange(mm, page * PAGE_BYTES, (page + 1) * PAGE_BYTES, CAUSE_COW);
   yield* tableLock.lock();
   const pte = table.get(page);
