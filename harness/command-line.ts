@@ -155,7 +155,7 @@ function commandLine(finish: (status: number) => void): Command {
     .argument('[name]', 'a name from the list')
     .addOption(seedOption())
     .option('--json', 'print everything as JSON')
-    .option('--out <folder>', 'leave NAME.csv, NAME.json and a picture there')
+    .option('--out <folder>', 'leave NAME.csv, NAME.json and, for some, a picture there')
     .action(async (name: string | undefined, options: ExperimentOptions) =>
       finish(await experiment(name, options)),
     );

@@ -140,7 +140,7 @@ export class Gru implements MmuNotifier {
     yield costs.interruptPs;
     // The handler only tries: it must not sleep for the mmap lock.
     const { scheduler } = mm.memory;
-    if (mm.state.lock.tryLockRead()) {
+    if (this.isThere && mm.state.lock.tryLockRead()) {
       scheduler.enterAtomic();
       const outcome = yield* this.tryInsert(context, page, write, true);
       scheduler.leaveAtomic();
@@ -152,7 +152,7 @@ export class Gru implements MmuNotifier {
     // A context that has left the device meanwhile misses again when it is back.
     while (context.isLoaded) {
       while (this.rangeActive > 0) yield this.inactive;
-      if (!this.alive) throw this.refuse('ESRCH', 'the process of the device has ended');
+      if (!this.isThere) throw this.refuse('ESRCH', 'the process of the device has ended');
       const outcome = yield* this.tryInsert(context, page, write, false);
       if (outcome === 'done') return;
       if (outcome === 'fault') {
@@ -160,6 +160,11 @@ export class Gru implements MmuNotifier {
         throw this.refuse('EFAULT', `no memory to ${write ? 'write' : 'read'} at ${where}`);
       }
     }
+  }
+
+  /** False once the process has ended or runs another program; its memory may live on (a child of vfork). */
+  private get isThere(): boolean {
+    return this.alive && this.mm.notifiers === this.notifiers;
   }
 
   *release(): Sim<void> {

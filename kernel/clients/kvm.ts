@@ -186,7 +186,9 @@ export class Kvm implements MmuNotifier {
     counters.faults++;
     for (;;) {
       yield costs.exitPs;
-      if (!this.alive) throw this.refuse('ESRCH', 'the process of the machine has ended');
+      // Its memory may live on without it: a child of vfork has it.
+      const isThere = this.alive && mm.notifiers === this.notifiers;
+      if (!isThere) throw this.refuse('ESRCH', 'the process of the machine has ended');
       const slot = this.mmu.slotOf(gfn);
       if (slot === undefined || (write && slot.readOnly)) {
         throw this.refuse('EFAULT', `no memory to ${write ? 'write' : 'read'} at gfn ${gfn}`);

@@ -231,7 +231,9 @@ export class SharedSegment implements MmuNotifier {
   }
 
   private mayShare(sharer: Sharer): boolean {
-    return this.alive && this.sharers.includes(sharer);
+    // The owner may run another program while its memory lives on: a child of vfork has it.
+    const isThere = this.alive && this.mm.state === this.state;
+    return isThere && this.sharers.includes(sharer);
   }
 
   /** First page of the segment in a range of the process, and how many. */

@@ -28,7 +28,7 @@ export function* getDmaRegion(
   pd: number,
   access: number,
 ): Sim<DmaRegion> {
-  const parameters = [pd, access, regions.nextMrn() & 255, MKEY_PLAIN];
+  const parameters = [pd, access, regions.nextVariant(), MKEY_PLAIN];
   const bytes = frameCount * PAGE_BYTES;
   const key = yield* commands.run('get_dma_mr', CMD_CREATE_MKEY, parameters, 0, bytes);
   const table = new RegionTable(bus, commands);

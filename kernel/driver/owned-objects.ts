@@ -10,10 +10,27 @@ export class OwnedObjects {
   private readonly destroyers = new Map<unknown, () => Sim<void>>();
   /** Objects that are being destroyed. */
   private readonly ending = new Map<unknown, Completion<void>>();
+  /** How many are being created, and the end of the last of them. */
+  private creating = 0;
+  private created = new Completion<void>('objects of the adapter to be created');
 
-  /** `destroy` takes the object away, and out of here. */
-  add(object: unknown, destroy: () => Sim<void>): void {
-    this.destroyers.set(object, destroy);
+  /**
+   * Creates an object by `body`, which throws where that fails; `destroy` takes it away, and out of here.
+   * Whoever closes the device meanwhile waits for it: a program may be killed while it registers memory.
+   */
+  *create<T>(body: Sim<T>, destroy: (object: T) => Sim<void>): Sim<T> {
+    this.creating++;
+    try {
+      const object = yield* body;
+      this.destroyers.set(object, () => destroy(object));
+      return object;
+    } finally {
+      if (--this.creating === 0) {
+        const { created } = this;
+        this.created = new Completion<void>(created.purpose);
+        created.resolve();
+      }
+    }
   }
 
   /**
@@ -38,7 +55,9 @@ export class OwnedObjects {
    * are gone.
    */
   *destroyAll(): Sim<void> {
-    while (this.destroyers.size > 0) {
+    for (;;) {
+      while (this.creating > 0) yield* wait(this.created);
+      if (this.destroyers.size === 0) return;
       const before = this.destroyers.size;
       for (const [object, destroy] of [...this.destroyers].reverse()) {
         const ending = this.ending.get(object);

@@ -114,9 +114,9 @@ export class Regions {
    * mlx5 makes another region of it, with other keys; an adapter whose regions are fixed)
    */
   *reregister(region: MemoryRegion, change: Reregistration): Sim<void> {
-    const { bus, commands } = this.device;
+    const { bus } = this.device;
     const start = bus.node.now;
-    const { pd = region.pd, access = region.access, range } = change;
+    const { access = region.access, range } = change;
     if (!region.registered) throw new VerbsError('EINVAL', 'rereg_mr', 'not registered');
     if (this.device.traits.fixedRegions) {
       throw new VerbsError('EOPNOTSUPP', 'rereg_mr', `a change of a region: ${FIXED_REGIONS}`);
@@ -127,6 +127,26 @@ export class Regions {
     const { address, length } = range ?? region;
     checkRange('rereg_mr', address, length);
     checkAccess('rereg_mr', access);
+    // Whoever deregisters meanwhile waits (uobj_get_write).
+    region.hold();
+    try {
+      yield* this.change(region, region.pinned, change, address, length);
+    } finally {
+      region.put();
+    }
+    this.registrationPs += bus.node.now - start;
+  }
+
+  /** What reregister does once the change is known to be one. */
+  private *change(
+    region: MemoryRegion,
+    old: PinnedUmem,
+    change: Reregistration,
+    address: number,
+    length: number,
+  ): Sim<void> {
+    const { commands } = this.device;
+    const { pd = region.pd, access = region.access, range } = change;
     // Pages that are pinned for reading must be pinned again before the adapter may write them.
     const isPinnedAgain =
       range !== undefined || ((access & WRITING) !== 0 && (region.access & WRITING) === 0);
@@ -148,7 +168,6 @@ export class Regions {
     region.pd = pd;
     region.access = access;
     if (umem) {
-      const old = region.pinned;
       region.address = address;
       region.length = length;
       region.pinned = umem;
@@ -157,7 +176,6 @@ export class Regions {
       yield* umem.enter(table);
       yield* old.unpin();
     }
-    this.registrationPs += bus.node.now - start;
   }
 
   private checkOnDemand(

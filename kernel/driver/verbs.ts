@@ -100,9 +100,9 @@ export class Verbs implements DeviceUser {
   }
 
   *allocPd(): Sim<number> {
-    const pd = yield* this.commands.run('alloc_pd', CMD_ALLOC_PD, []);
+    const body = this.commands.run('alloc_pd', CMD_ALLOC_PD, []);
+    const pd = yield* this.own('alloc_pd', body, (object) => this.deallocPd(object));
     this.device.addDomain(pd, this);
-    this.objects.add(pd, () => this.deallocPd(pd));
     return pd;
   }
 
@@ -121,9 +121,8 @@ export class Verbs implements DeviceUser {
    */
   *regMr(pd: number, address: number, length: number, access: number): Sim<MemoryRegion> {
     this.checkDomain('reg_mr', pd);
-    const region = yield* this.regions.register(pd, address, length, access);
-    this.objects.add(region, () => this.deregMr(region));
-    return region;
+    const body = this.regions.register(pd, address, length, access);
+    return yield* this.own('reg_mr', body, (region) => this.deregMr(region));
   }
 
   /**
@@ -144,9 +143,8 @@ export class Verbs implements DeviceUser {
   *getDmaMr(pd: number, access: number): Sim<DmaRegion> {
     this.checkDomain('get_dma_mr', pd);
     const frameCount = this.mm.memory.frames.count;
-    const region = yield* getDmaRegion(this.device, frameCount, pd, access);
-    this.objects.add(region, () => this.deregDmaMr(region));
-    return region;
+    const body = getDmaRegion(this.device, frameCount, pd, access);
+    return yield* this.own('get_dma_mr', body, (region) => this.deregDmaMr(region));
   }
 
   *deregDmaMr(region: DmaRegion): Sim<void> {
@@ -170,9 +168,7 @@ export class Verbs implements DeviceUser {
   /** A window of type 2: bind it with WR_BIND_MW and the key that nextRkey gives. */
   *allocMw(pd: number): Sim<MemoryWindow> {
     this.checkDomain('alloc_mw', pd);
-    const window = { pd, rkey: yield* this.commands.run('alloc_mw', CMD_ALLOC_MW, [pd]) };
-    this.objects.add(window, () => this.deallocMw(window));
-    return window;
+    return yield* this.own('alloc_mw', this.createWindow(pd), (window) => this.deallocMw(window));
   }
 
   *deallocMw(window: MemoryWindow): Sim<void> {
@@ -193,12 +189,8 @@ export class Verbs implements DeviceUser {
   }
 
   *createCq(entries: number, channel?: CompletionChannel): Sim<CompletionQueue> {
-    const cqn = yield* this.commands.run('create_cq', CMD_CREATE_CQ, [entries]);
-    const { bus, costs } = this.device;
-    const queue = new CompletionQueue(bus, cqn, entries, costs.pollPs, channel);
-    this.device.addCompletionQueue(queue, this);
-    this.objects.add(queue, () => this.destroyCq(queue));
-    return queue;
+    const body = this.createQueue(entries, channel);
+    return yield* this.own('create_cq', body, (queue) => this.destroyCq(queue));
   }
 
   /** Events come only with `count` completions, or `periodUs` after the first of fewer. */
@@ -225,11 +217,8 @@ export class Verbs implements DeviceUser {
   *createSrq(pd: number, entries: number, limit = 0, maxSge = MAX_SGE): Sim<SharedReceiveQueue> {
     checkLimit('create_srq', 'max_sge', maxSge, MAX_SGE);
     this.checkDomain('create_srq', pd);
-    const srqn = yield* this.commands.run('create_srq', CMD_CREATE_SRQ, [pd, entries, limit]);
-    const srq = { srqn, pd, receives: new PostedReceives(entries, maxSge) };
-    this.device.addSharedReceiveQueue(srqn, this);
-    this.objects.add(srq, () => this.destroySrq(srq));
-    return srq;
+    const body = this.createReceiveQueue(pd, entries, limit, maxSge);
+    return yield* this.own('create_srq', body, (srq) => this.destroySrq(srq));
   }
 
   /** Arms the limit event, once. */
@@ -253,20 +242,8 @@ export class Verbs implements DeviceUser {
         throw new VerbsError('EINVAL', 'create_qp', `completion queue ${cqn} is not this process'`);
       }
     }
-    const qpn = yield* this.commands.run('create_qp', CMD_CREATE_QP, [
-      pd,
-      plan.maxSendWr,
-      plan.maxRecvWr,
-      plan.sendCq.cqn,
-      plan.recvCq.cqn,
-      plan.type ?? QPT_RC,
-      plan.srq?.srqn ?? 0,
-      plan.sqSigAll ? 1 : 0,
-    ]);
-    const qp = new QueuePair(qpn, pd, plan);
-    this.device.addQueuePair(qp, this);
-    this.objects.add(qp, () => this.destroyQp(qp));
-    return qp;
+    const body = this.createQueuePair(pd, plan);
+    return yield* this.own('create_qp', body, (qp) => this.destroyQp(qp));
   }
 
   /** Sets the attributes that `changes` has, and no others: its keys are the attribute mask. */
@@ -348,6 +325,52 @@ export class Verbs implements DeviceUser {
 
   private get commands(): Commands {
     return this.device.commands;
+  }
+
+  /** Creates what is the process' then, unless it has ended: its threads may outlive it by a moment. */
+  private own<T>(verb: string, body: Sim<T>, destroy: (object: T) => Sim<void>): Sim<T> {
+    const { alive, killed, name } = this.mm.state;
+    if (alive) return this.objects.create(body, destroy);
+    throw killed ?? new VerbsError('ESRCH', verb, `process ${name} has ended`);
+  }
+
+  private *createWindow(pd: number): Sim<MemoryWindow> {
+    return { pd, rkey: yield* this.commands.run('alloc_mw', CMD_ALLOC_MW, [pd]) };
+  }
+
+  private *createQueue(entries: number, channel?: CompletionChannel): Sim<CompletionQueue> {
+    const cqn = yield* this.commands.run('create_cq', CMD_CREATE_CQ, [entries]);
+    const { bus, costs } = this.device;
+    const queue = new CompletionQueue(bus, cqn, entries, costs.pollPs, channel);
+    this.device.addCompletionQueue(queue, this);
+    return queue;
+  }
+
+  private *createReceiveQueue(
+    pd: number,
+    entries: number,
+    limit: number,
+    maxSge: number,
+  ): Sim<SharedReceiveQueue> {
+    const srqn = yield* this.commands.run('create_srq', CMD_CREATE_SRQ, [pd, entries, limit]);
+    this.device.addSharedReceiveQueue(srqn, this);
+    return { srqn, pd, receives: new PostedReceives(entries, maxSge) };
+  }
+
+  private *createQueuePair(pd: number, plan: QueuePairPlan): Sim<QueuePair> {
+    const qpn = yield* this.commands.run('create_qp', CMD_CREATE_QP, [
+      pd,
+      plan.maxSendWr,
+      plan.maxRecvWr,
+      plan.sendCq.cqn,
+      plan.recvCq.cqn,
+      plan.type ?? QPT_RC,
+      plan.srq?.srqn ?? 0,
+      plan.sqSigAll ? 1 : 0,
+    ]);
+    const qp = new QueuePair(qpn, pd, plan);
+    this.device.addQueuePair(qp, this);
+    return qp;
   }
 
   /** A protection domain is named by its process alone: a handle of uverbs belongs to its file. */

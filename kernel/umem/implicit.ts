@@ -133,11 +133,13 @@ export class ImplicitUmem implements OnDemandUmem {
     let child = this.children.get(index);
     if (child === undefined) {
       yield* this.mutex.lock();
-      // Somebody else may have made it while we waited.
-      child = this.children.get(index);
-      const made = child === undefined ? yield* this.make(index) : undefined;
-      this.mutex.unlock();
-      if (made !== undefined) return made;
+      try {
+        // Somebody else may have made it while we waited.
+        child = this.children.get(index);
+        if (child === undefined) return yield* this.make(index);
+      } finally {
+        this.mutex.unlock();
+      }
     }
     (child as Child).users++;
     return child as Child;

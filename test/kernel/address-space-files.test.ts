@@ -170,6 +170,41 @@ describe('a mapped file', () => {
     host.checkLeaks();
   });
 
+  it('has a hole where one was punched, though pages leave memory and come back meanwhile', () => {
+    const { host, run } = makeBench();
+    const { mm } = host;
+    const { files, frames, pageLocks } = mm.memory;
+    const file = files.open('/data');
+    file.length = 3 * PAGE;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, 3 * PAGE, RW, MAP_SHARED, file);
+        yield* mm.touch(BASE, 3, false);
+        expect([...file.pages.keys()]).toEqual([0, 1, 2]);
+        // Somebody is at work on the first page, so that the hole has to wait.
+        const first = file.frameOf(0);
+        frames.get(first);
+        yield* pageLocks.lock(first);
+        const punching = host.spawn('punching', mm.madvise(BASE, 3 * PAGE, MADV_REMOVE));
+        yield* host.sleep(1 * MS);
+        for (const index of [1, 2]) {
+          const frame = file.frameOf(index);
+          expect(frames.mapCounts[frame]).toBe(0);
+          files.remove(frame);
+        }
+        frames.put(yield* files.read(file, 2, mm.state, 0));
+        expect(punching.done.done).toBe(false);
+        pageLocks.unlock(first);
+        frames.put(first);
+        yield punching.done;
+        yield* mm.touch(BASE, 3, false);
+        expect(mm.read(BASE, 3 * PAGE).every((byte) => byte === 0)).toBe(true);
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
+  });
+
   it('can be an on-demand region, which is emptied by truncation; so can huge pages of the pool', () => {
     const { host, adapter, run } = makeBench({
       memoryBytes: 4096 * PAGE,

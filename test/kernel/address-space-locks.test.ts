@@ -4,9 +4,11 @@ import { PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import { MADV_FREE } from '../../kernel/mm/calls/advice.ts';
 import { MCL_CURRENT, MCL_FUTURE } from '../../kernel/mm/calls/lock-calls.ts';
 import { MAP_GROWSDOWN, MAP_LOCKED, MAP_SHARED } from '../../kernel/mm/calls/mapping-calls.ts';
+import { migratePages } from '../../kernel/mm/migrate/move-pages.ts';
 import { FRAME_UNEVICTABLE, ORIGIN_LOCK } from '../../kernel/mm/physical/frames.ts';
 import { LRU_UNEVICTABLE } from '../../kernel/mm/physical/lru.ts';
 import { PTE_PRESENT, PTE_WRITE, pteNumber } from '../../kernel/mm/virtual/page-table.ts';
+import { NS } from '../../transport/index.ts';
 import { BASE, makeBench, PAGE } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
@@ -70,6 +72,34 @@ describe('locked memory', () => {
       })(),
     );
     expect(done).toBe(true);
+    host.checkLeaks();
+  });
+});
+
+describe('memory that is locked or unlocked while it migrates', () => {
+  it('is what the last call said', () => {
+    const { host, run } = makeBench({ cpus: 2, memoryNodes: 2, memoryBytes: 2048 * PAGE });
+    const { mm, ram } = host;
+    let node = 0;
+    const done = run(
+      (function* (): Sim<void> {
+        for (let delay = 0; delay < 80; delay++) {
+          const isLocked = delay % 2 === 0;
+          yield* mm.mmap(BASE, PAGE, RW, isLocked ? 0 : MAP_LOCKED);
+          yield* mm.touch(BASE, 1, true);
+          const moving = host.spawn('moving', migratePages(mm.state, node, 1 - node));
+          node = 1 - node;
+          yield* host.sleep(delay * 50 * NS);
+          yield* isLocked ? mm.mlock(BASE, PAGE) : mm.munlock(BASE, PAGE);
+          yield moving.done;
+          const frame = mm.pages.followPage(FIRST, false);
+          const isUnevictable = (ram.frames.flags[frame] & FRAME_UNEVICTABLE) !== 0;
+          expect([delay, isUnevictable]).toEqual([delay, isLocked]);
+        }
+      })(),
+    );
+    expect(done).toBe(true);
+    expect(ram.counters.pgmigrate_success).toBe(80);
     host.checkLeaks();
   });
 });

@@ -90,6 +90,21 @@ const START: readonly Call[] = [
   { name: 'fork', who: 0, page: 0, count: 1, other: 0, prot: 3, seed: 4 },
 ];
 
+/** A hole is punched into pages that read-ahead is bringing in, and that are in memory only in part. */
+const REMOVE_DURING_READ: readonly Call[] = [
+  { name: 'shrink', who: 0, page: 0, count: 1, other: 0, prot: 3, seed: 1 },
+  { name: 'willneed', who: 0, page: 9, count: 8, other: 0, prot: 3, seed: 1 },
+  { name: 'remove', who: 0, page: 16, count: 3, other: 0, prot: 3, seed: 1 },
+  { name: 'anonymous', who: 0, page: 0, count: 1, other: 0, prot: 3, seed: 1 },
+];
+
+/** A pin outlives the page of the process: afterwards adapter and process have different ones. */
+const WRITE_AFTER_DONTNEED: readonly Call[] = [
+  { name: 'pin', who: 3, page: 0, count: 1, other: 0, prot: 3, seed: 1 },
+  { name: 'dontneed', who: 3, page: 0, count: 1, other: 0, prot: 3, seed: 1 },
+  { name: 'fill', who: 1, page: 0, count: 1, other: 0, prot: 3, seed: 1 },
+];
+
 interface Pin {
   readonly process: Process;
   readonly page: number;
@@ -107,6 +122,8 @@ class World {
   readonly file: MappedFile;
   readonly fileModel: SharedObject;
   pins: Pin[] = [];
+  /** Pins whose page the process has given away since: the adapter keeps the old one. */
+  private readonly stale = new Set<Pin>();
 
   constructor(readonly bench: Bench) {
     const { mm } = bench.host;
@@ -206,7 +223,7 @@ class World {
         return does(
           () => {
             for (const entry of touched) {
-              if (c.name === 'dontneed') model.empty(entry);
+              if (c.name === 'dontneed') this.empty(model, entry);
               else if (c.name === 'free' && entry.own) {
                 const isPinned = this.pins.some((pin) => pin.entry === entry);
                 entry.own.push(new Uint8Array(SHOWN));
@@ -393,12 +410,18 @@ class World {
     this.pins = this.pins.filter((pin) => !which(pin));
   }
 
+  /** The pages of the mapping go, and with them what pins had of the process. */
+  private empty(model: ModelProcess, entry: ModelPage): void {
+    model.empty(entry);
+    for (const pin of this.pins) if (pin.entry === entry) this.stale.add(pin);
+  }
+
   /** Truncation takes private copies of file pages too. */
   private dropPrivate(object: SharedObject, first: number, end: number): void {
     for (const { model } of this.processes) {
       for (const entry of model.pages.values()) {
         if (entry.object === object && entry.index >= first && entry.index < end)
-          model.empty(entry);
+          this.empty(model, entry);
       }
     }
   }
@@ -426,9 +449,11 @@ class World {
         if (entry.locked && readable && entry.touched) expect(pte & PTE_PRESENT).toBe(PTE_PRESENT);
       }
     }
-    for (const { process, page, frame, entry } of this.pins) {
+    for (const pin of this.pins) {
+      const { process, page, frame, entry } = pin;
       // As long as the process has the page, the adapter has the same one.
       if (process.model.pages.get(page) !== entry || !entry.touched) continue;
+      if (this.stale.has(pin)) continue;
       const { blocks } = process.mm.memory.frames.content;
       const block = process.mm.memory.frames.content.sample(frame);
       const bytes = blocks.bytes.slice(block * PAGE, block * PAGE + SHOWN);
@@ -497,7 +522,13 @@ describe('processes under random system calls', () => {
           expect(bench.pool.blocks.blocksInUse).toBe(0);
         },
       ),
-      { numRuns: CASES },
+      {
+        numRuns: CASES,
+        examples: [
+          [[...REMOVE_DURING_READ], 32],
+          [[...WRITE_AFTER_DONTNEED], 24],
+        ],
+      },
     );
     // The cases were worth something: pages went to swap and came back, and were copied.
     expect(swappedOut).toBeGreaterThan(CASES);

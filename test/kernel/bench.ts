@@ -1,7 +1,15 @@
 /**
  * A host with a fake adapter, and the usual ways to run something on it.
  */
-import { defaultHostCosts, Host, type HostConfig, type Sim } from '../../kernel/index.ts';
+import { expect } from 'vitest';
+import { SystemCallError } from '../../kernel/errno.ts';
+import {
+  defaultHostCosts,
+  type Errno,
+  Host,
+  type HostConfig,
+  type Sim,
+} from '../../kernel/index.ts';
 import { FramePool, NEVER, NS, type TimePs, US } from '../../transport/index.ts';
 import { FakeAdapter } from '../fixtures/fake-adapter.ts';
 
@@ -48,4 +56,21 @@ export function makeBench(changes: Partial<HostConfig> = {}): Bench {
       return thread.done.done;
     },
   };
+}
+
+/** Runs `body` on a bench, which must come to its end and leave nothing behind. */
+export function runCleanly(bench: Bench, body: Sim<void>): void {
+  expect(bench.run(body)).toBe(true);
+  bench.host.checkLeaks();
+}
+
+/** The errno of the SystemCallError that ends `body`; undefined when it comes to its own end. */
+export function* refusal(body: Sim<unknown>): Sim<Errno | undefined> {
+  try {
+    yield* body;
+  } catch (error) {
+    if (error instanceof SystemCallError) return error.errno;
+    throw error;
+  }
+  return undefined;
 }

@@ -191,5 +191,5 @@ describe('guests, GRUs and attachers under a storm', () => {
     }
     expect(swapped).toBeGreaterThan(0);
     expect(migrated).toBeGreaterThan(0);
-  });
+  }, 3_600_000);
 });

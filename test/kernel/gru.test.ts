@@ -3,7 +3,7 @@ import { Gru, type GruPlan } from '../../kernel/clients/gru.ts';
 import { SystemCallError } from '../../kernel/errno.ts';
 import { type Errno, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import { US } from '../../transport/index.ts';
-import { BASE, type Bench, makeBench, PAGE } from './bench.ts';
+import { BASE, type Bench, makeBench, PAGE, runCleanly } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
 
@@ -12,16 +12,11 @@ function* device({ host }: Bench, plan: GruPlan = {}): Sim<Gru> {
   return yield* Gru.open(host.mm, plan);
 }
 
-function run(bench: Bench, body: Sim<void>): void {
-  expect(bench.run(body)).toBe(true);
-  bench.host.checkLeaks();
-}
-
 describe('the GRU', () => {
   it('fills its TLB from the page table of the process and keeps no reference', () => {
     const bench = makeBench();
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const gru = yield* device(bench);
@@ -44,7 +39,7 @@ describe('the GRU', () => {
   it('flushes once for each context in use, whatever the range, and skips the others', () => {
     const bench = makeBench();
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const gru = yield* device(bench);
@@ -67,7 +62,7 @@ describe('the GRU', () => {
   it('ignores an insertion that a flush has overtaken, and holds others off', () => {
     const bench = makeBench({ cpus: 4 });
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const gru = yield* device(bench);
@@ -95,7 +90,7 @@ describe('the GRU', () => {
   it('replaces entries in turn when its TLB is full', () => {
     const bench = makeBench();
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const gru = yield* device(bench, { tlbEntries: 4 });
@@ -126,7 +121,7 @@ describe('the GRU', () => {
       }
       return undefined;
     };
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         yield* mm.mmap(BASE, PAGE, PROT_READ);

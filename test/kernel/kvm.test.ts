@@ -1,9 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { defaultKvmCosts, Kvm, type KvmPlan } from '../../kernel/clients/kvm.ts';
-import { SystemCallError } from '../../kernel/errno.ts';
 import { type Errno, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import { US } from '../../transport/index.ts';
-import { BASE, type Bench, makeBench, PAGE } from './bench.ts';
+import { BASE, type Bench, makeBench, PAGE, refusal, runCleanly } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
 /** Where the guest has its memory, by guest virtual address. */
@@ -22,26 +21,11 @@ function* machine({ host }: Bench, plan: KvmPlan = {}): Sim<Kvm> {
   return kvm;
 }
 
-function run(bench: Bench, body: Sim<void>): void {
-  expect(bench.run(body)).toBe(true);
-  bench.host.checkLeaks();
-}
-
-function* refusal(body: Sim<unknown>): Sim<Errno | undefined> {
-  try {
-    yield* body;
-  } catch (error) {
-    if (error instanceof SystemCallError) return error.errno;
-    throw error;
-  }
-  return undefined;
-}
-
 describe('KVM', () => {
   it('shows the guest the memory of the process, and the process what the guest writes', () => {
     const bench = makeBench();
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const kvm = yield* machine(bench);
@@ -59,7 +43,7 @@ describe('KVM', () => {
     const bench = makeBench();
     const { mm } = bench.host;
     const { frames } = mm.memory;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const kvm = yield* machine(bench);
@@ -89,7 +73,7 @@ describe('KVM', () => {
   ])('takes mmu_lock once for each %i pages of an invalidation', (batchPages, locks) => {
     const bench = makeBench();
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const kvm = yield* machine(bench, { batchPages });
@@ -109,7 +93,7 @@ describe('KVM', () => {
   it('starts a fault again when the page went away under it', () => {
     const bench = makeBench();
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const kvm = yield* machine(bench);
@@ -137,7 +121,7 @@ describe('KVM', () => {
     const bench = makeBench({ memoryBytes: 64 * PAGE });
     const { mm } = bench.host;
     const count = 96;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         yield* mm.mmap(BASE, count * PAGE, RW);
@@ -160,7 +144,7 @@ describe('KVM', () => {
     const { host } = bench;
     const process = host.createProcess('machine');
     const count = 600;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const { mm } = process;
@@ -185,7 +169,7 @@ describe('KVM', () => {
   it('refuses what it cannot do, by name', () => {
     const bench = makeBench();
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const kvm = yield* machine(bench);

@@ -279,5 +279,5 @@ describe('regions of the 2011 prototype', () => {
         { memoryBytes: (random.chance(700_000) ? 40 : 200) * PAGE, seed },
       );
     }
-  });
+  }, 3_600_000);
 });

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import type { RemoteSegment } from '../../kernel/clients/remote-segment.ts';
-import { SystemCallError } from '../../kernel/errno.ts';
 import {
   defaultHostCosts,
   type Errno,
@@ -19,18 +18,9 @@ import {
   share,
   until,
 } from '../fixtures/sharing-pair.ts';
+import { refusal } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
-
-function* refusal(body: Sim<unknown>): Sim<Errno | undefined> {
-  try {
-    yield* body;
-  } catch (error) {
-    if (error instanceof SystemCallError) return error.errno;
-    throw error;
-  }
-  return undefined;
-}
 
 /** A sharer that holds `pages` pages from START + 1 ms on. */
 function holder(pages: number) {
@@ -316,5 +306,6 @@ describe('a segment that another host shares', () => {
         for (const host of [pair.a, pair.b]) host.checkLeaks();
       }
     },
+    3_600_000,
   );
 });

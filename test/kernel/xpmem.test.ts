@@ -1,13 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import type { SharedSegment } from '../../kernel/clients/shared-segment.ts';
 import { type Attachment, Xpmem } from '../../kernel/clients/xpmem.ts';
-import { SystemCallError } from '../../kernel/errno.ts';
 import { type Errno, PROT_READ, PROT_WRITE, type Sim } from '../../kernel/index.ts';
 import { migratePages } from '../../kernel/mm/migrate/move-pages.ts';
 import { CAUSE_SWAP } from '../../kernel/mm/notify/invalidation.ts';
 import { FRAME_EXTERNAL_RMAP } from '../../kernel/mm/physical/frames.ts';
 import { US } from '../../transport/index.ts';
-import { BASE, type Bench, makeBench, PAGE } from './bench.ts';
+import { BASE, type Bench, makeBench, PAGE, refusal, runCleanly } from './bench.ts';
 
 const RW = PROT_READ | PROT_WRITE;
 const PAGES = 8;
@@ -27,27 +26,12 @@ function* attach({ host }: Bench, pages = PAGES): Sim<Attached> {
   return { xpmem, segid, apid, attachment: xpmem.attach(apid, 0, pages * PAGE) };
 }
 
-function run(bench: Bench, body: Sim<void>): void {
-  expect(bench.run(body)).toBe(true);
-  bench.host.checkLeaks();
-}
-
-function* refusal(body: Sim<unknown>): Sim<Errno | undefined> {
-  try {
-    yield* body;
-  } catch (error) {
-    if (error instanceof SystemCallError) return error.errno;
-    throw error;
-  }
-  return undefined;
-}
-
 describe('XPMEM on one host', () => {
   it('maps the memory of another process, with a reference and the exported flag', () => {
     const bench = makeBench();
     const { mm } = bench.host;
     const { frames } = mm.memory;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const { xpmem, attachment } = yield* attach(bench);
@@ -74,7 +58,7 @@ describe('XPMEM on one host', () => {
   it('makes faults wait while the segment is recalled, and loses no write', () => {
     const bench = makeBench({ cpus: 4, memoryNodes: 2, memoryBytes: 2048 * PAGE });
     const { mm } = bench.host;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const { xpmem, attachment } = yield* attach(bench);
@@ -107,7 +91,7 @@ describe('XPMEM on one host', () => {
     const bench = makeBench({ memoryBytes: 64 * PAGE });
     const { mm } = bench.host;
     const pages = 100;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const { xpmem, attachment } = yield* attach(bench, pages);
@@ -127,7 +111,7 @@ describe('XPMEM on one host', () => {
     const bench = makeBench();
     const { mm, ram } = bench.host;
     const { frames, pageLocks, rmapNotifiers } = ram;
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const { xpmem, attachment } = yield* attach(bench);
@@ -152,7 +136,7 @@ describe('XPMEM on one host', () => {
   it('refuses by name', () => {
     const bench = makeBench();
     const process = bench.host.createProcess('owner');
-    run(
+    runCleanly(
       bench,
       (function* (): Sim<void> {
         const { xpmem, attachment, apid } = yield* attach(bench);

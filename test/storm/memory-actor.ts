@@ -15,6 +15,7 @@ import { SkeletonV7 } from '../../kernel/clients/skeleton-v7.ts';
 import { Ummunotify } from '../../kernel/clients/ummunotify.ts';
 import type { Vcpu } from '../../kernel/clients/vcpu.ts';
 import { VerbsRegistrar } from '../../kernel/clients/verbs-registrar.ts';
+import type { Xpmem } from '../../kernel/clients/xpmem.ts';
 import type { MoveMethod } from '../../kernel/driver/region-mover.ts';
 import {
   type AddressSpace,
@@ -28,7 +29,14 @@ import {
   VerbsError,
 } from '../../kernel/index.ts';
 import { MAP_POPULATE, MAP_SHARED } from '../../kernel/mm/address-space.ts';
-import { MADV_DONTNEED, MADV_HUGEPAGE, MADV_WILLNEED } from '../../kernel/mm/calls/advice.ts';
+import {
+  MADV_DONTNEED,
+  MADV_FREE,
+  MADV_HUGEPAGE,
+  MADV_REMOVE,
+  MADV_WILLNEED,
+} from '../../kernel/mm/calls/advice.ts';
+import { MCL_CURRENT, MCL_FUTURE } from '../../kernel/mm/calls/lock-calls.ts';
 import type { MappedFile } from '../../kernel/mm/files/mapped-file.ts';
 import type { MmuNotifier } from '../../kernel/mm/notify/mmu-notifiers.ts';
 import {
@@ -45,7 +53,9 @@ import {
   WR_RDMA_WRITE,
 } from '../../transport/index.ts';
 import { type Endpoint, endpoint, join } from '../fixtures/loopback.ts';
+import { CutFile } from './memory-file.ts';
 import { MemoryModel, PAGE, RW } from './memory-model.ts';
+import { type Access, WINDOW_PAGES, type Window } from './memory-window.ts';
 
 /** What a process does its calls on: private memory that comes and goes. */
 export const BASE = 0x7f00_0000_0000;
@@ -62,6 +72,13 @@ const SHARED_PAGES = 8;
 /** Where huge pages are welcome: two of them, of one process. */
 const HUGE_BASE = BASE + 5 * 2 ** 31;
 const HUGE_SPAN = 1024;
+/** Memory that other processes attach. */
+export const WINDOW_BASE = BASE + 7 * 2 ** 31;
+/** The heap, which brk moves the end of. */
+const HEAP_BASE = BASE + 9 * 2 ** 31;
+const HEAP_PAGES = 24;
+/** A file of the process alone, which it cuts. */
+const CUT_BASE = BASE + 11 * 2 ** 31;
 /** A file that all share; each writes its own part. */
 const FILE_BASE = BASE + 2 ** 33;
 export const FILE_SLICE = 12;
@@ -104,10 +121,17 @@ export class Actor {
   /** Operations done, by name: that a storm does what it says. */
   readonly done = new Map<string, number>();
   private model = new MemoryModel(SPAN);
-  private readonly pinnedModel = new MemoryModel(PINNED_PAGES);
-  private readonly fileModel = new MemoryModel(FILE_SLICE);
-  private readonly hugeModel = new MemoryModel(HUGE_SPAN);
-  private readonly sharedModel = new MemoryModel(SHARED_PAGES);
+  private pinnedModel = new MemoryModel(PINNED_PAGES);
+  private fileModel = new MemoryModel(FILE_SLICE);
+  private hugeModel = new MemoryModel(HUGE_SPAN);
+  private sharedModel = new MemoryModel(SHARED_PAGES);
+  private heapModel = new MemoryModel(HEAP_PAGES);
+  private cutFile: CutFile | undefined;
+  private heapPages = 0;
+  /** What the process has attached of others. */
+  private readonly accesses = new Map<Window, Access>();
+  /** The child that runs in the memory of the process (vfork), while there is one. */
+  private guestOf: AddressSpace | undefined;
   private readonly locked = new Set<number>();
   private ends: [Endpoint, Endpoint] | undefined;
   private staging: MemoryRegion | undefined;
@@ -133,12 +157,17 @@ export class Actor {
     private readonly slice: number,
     /** Room enough for huge pages. */
     private readonly hasHuge: boolean,
+    private readonly xpmem: Xpmem,
+    /** One for each process of the storm, its own at `slice`. */
+    private readonly windows: readonly Window[],
+    /** Room enough to lock everything. */
+    private readonly mayLockAll: boolean,
   ) {
     this.witness = new Witness(`witness of ${process.name}`);
   }
 
   private get mm(): AddressSpace {
-    return this.process.mm;
+    return this.guestOf ?? this.process.mm;
   }
 
   /** The region that a disturber may move, while it is there. */
@@ -156,8 +185,8 @@ export class Actor {
     }
     while (this.children > 0) yield* this.host.sleep(100 * US);
     this.check();
-    yield* this.tearDown();
-    if (this.random.chance(500_000)) yield* this.process.exit();
+    yield* this.tearDown(false);
+    if (this.random.chance(500_000)) yield* this.window.lose(this.process.exit());
     else yield* this.endByHand();
   }
 
@@ -181,6 +210,11 @@ export class Actor {
     yield* mm.mmap(FILE_BASE, FILE_SLICE * PAGE, RW, MAP_SHARED, this.file, offset);
     yield* mm.write(FILE_BASE, new Uint8Array(FILE_SLICE * PAGE));
     this.fileModel.map(0, FILE_SLICE, RW);
+    mm.setBrk(HEAP_BASE, HEAP_BASE);
+    const { files } = this.host.ram;
+    this.cutFile = new CutFile(files.open(`/cut by ${this.process.name}`), CUT_BASE);
+    yield* this.cutFile.setUp(mm);
+    yield* this.window.setUp(mm);
     const first = yield* endpoint(this.process);
     const second = yield* endpoint(this.process, first.pd);
     yield* join(first, second, OWN_LID);
@@ -224,12 +258,53 @@ export class Actor {
     }
   }
 
-  private *tearDown(): Sim<void> {
+  /** Ends what the process has at work on its memory; with `leaves`, only what cannot outlive its memory. */
+  private *tearDown(leaves: boolean): Sim<void> {
+    for (const access of [...this.accesses.values()]) yield* this.giveBack(access);
+    if (this.cache) yield* this.cache.close();
+    if (this.perf) yield* this.perf.close();
+    this.cache = undefined;
+    this.perf = undefined;
+    if (!leaves) yield* this.endClients();
+  }
+
+  private *endClients(): Sim<void> {
     yield* this.setWitness(false);
     if (this.kvm) yield* this.kvm.destroy();
     if (this.gru) yield* this.gru.close();
-    if (this.cache) yield* this.cache.close();
-    if (this.perf) yield* this.perf.close();
+    this.kvm = undefined;
+    this.vcpu = undefined;
+    this.gru = undefined;
+    this.context = undefined;
+  }
+
+  /** Another program: what was registered, attached and modelled is gone, and the program starts afresh. */
+  private *exec(): Sim<boolean> {
+    // Children share memory with the process that its next program has no model of.
+    if (this.children > 0) return false;
+    const leaves = this.random.chance(500_000);
+    yield* this.tearDown(leaves);
+    const { notifiers } = this.mm;
+    yield* this.window.lose(this.process.exec());
+    if (leaves) {
+      if (this.witness.isRegistered) yield* notifiers.detach(this.witness);
+      this.witness.isRegistered = false;
+      yield* this.endClients();
+    }
+    this.staging = undefined;
+    this.implicit = undefined;
+    this.pinned = undefined;
+    this.onDemand = undefined;
+    this.locked.clear();
+    this.heapPages = 0;
+    this.model = new MemoryModel(SPAN);
+    this.pinnedModel = new MemoryModel(PINNED_PAGES);
+    this.fileModel = new MemoryModel(FILE_SLICE);
+    this.hugeModel = new MemoryModel(HUGE_SPAN);
+    this.sharedModel = new MemoryModel(SHARED_PAGES);
+    this.heapModel = new MemoryModel(HEAP_PAGES);
+    yield* this.setUp();
+    return true;
   }
 
   /** Gives everything back before the end, one thing after the other, as a tidy program does. */
@@ -238,6 +313,7 @@ export class Actor {
     const regions = [this.staging, this.implicit, this.pinned, this.onDemand?.region];
     for (const region of regions) if (region) yield* verbs.deregMr(region);
     this.pinned = undefined;
+    yield* this.window.remove();
     for (const { start, end } of [...this.mm.mappings()]) yield* this.mm.munmap(start, end - start);
     yield* this.process.exit();
   }
@@ -316,6 +392,34 @@ export class Actor {
       case 'witness':
         yield* this.setWitness(!this.witness.isRegistered);
         return true;
+      case 'free':
+        if (!model.allows(first, count, PROT_READ) || this.isLocked(first, count)) return false;
+        yield* mm.madvise(address, length, MADV_FREE);
+        model.free(first, count);
+        return true;
+      case 'shared remove': {
+        const page = first % SHARED_PAGES;
+        const pages = 1 + (count % (SHARED_PAGES - page));
+        this.sharedUnsure++;
+        yield* mm.madvise(SHARED_BASE + page * PAGE, pages * PAGE, MADV_REMOVE);
+        this.sharedModel.zero(page, pages);
+        this.sharedUnsure--;
+        return true;
+      }
+      case 'brk':
+        return yield* this.useHeap();
+      case 'cut file':
+        return yield* this.useCutFile();
+      case 'mlockall':
+        return yield* this.lockAll(first, count);
+      case 'vfork':
+        return yield* this.vfork();
+      case 'exec':
+        return yield* this.exec();
+      case 'window':
+        return yield* this.useWindow();
+      case 'attached':
+        return yield* this.useAttached();
       case 'huge':
         return this.hasHuge && (yield* this.useHuge());
       case 'shared write': {
@@ -430,11 +534,187 @@ export class Actor {
     }
   }
 
+  private *useHeap(): Sim<boolean> {
+    const { mm, random, heapModel } = this;
+    if (random.chance(500_000)) {
+      const pages = random.below(HEAP_PAGES + 1);
+      const old = this.heapPages;
+      yield* mm.brk(HEAP_BASE + pages * PAGE - random.below(pages > 0 ? PAGE : 1));
+      this.heapPages = pages;
+      if (pages > old) heapModel.map(old, pages - old, RW);
+      else heapModel.unmap(pages, old - pages);
+      return true;
+    }
+    if (this.heapPages === 0) return false;
+    const first = random.below(this.heapPages);
+    if (this.implicit && random.chance(300_000)) {
+      return yield* this.rdmaWrite(this.implicit, heapModel, HEAP_BASE, first, 1);
+    }
+    const bytes = this.pattern(1 + random.below((this.heapPages - first) * PAGE));
+    yield* mm.write(HEAP_BASE + first * PAGE, bytes);
+    heapModel.write(first * PAGE, bytes);
+    return true;
+  }
+
+  private *useCutFile(): Sim<boolean> {
+    const { random, implicit } = this;
+    const cutFile = this.cutFile as CutFile;
+    const pages = cutFile.wholePages;
+    if (implicit === undefined || pages === 0 || random.chance(700_000)) {
+      yield* cutFile.step(this.mm, random, this.pattern(1 + random.below(3 * PAGE)));
+      return true;
+    }
+    const first = random.below(pages);
+    const count = 1 + random.below(pages - first);
+    if (random.chance(500_000)) {
+      return yield* this.rdmaWrite(implicit, cutFile.model, CUT_BASE, first, count);
+    }
+    return yield* this.rdmaRead(implicit, cutFile.model, CUT_BASE, first, count);
+  }
+
+  /** Everything is locked for a while, or what is mapped meanwhile, or both. */
+  private *lockAll(first: number, count: number): Sim<boolean> {
+    const { mm, random, model, locked } = this;
+    if (!this.mayLockAll) return false;
+    const flags = 1 + random.below(MCL_CURRENT | MCL_FUTURE);
+    let isLocked = false;
+    try {
+      yield* mm.mlockall(flags);
+      isLocked = true;
+      if (flags & MCL_CURRENT) {
+        this.cutFile?.copyPrivate();
+        for (let page = 0; page < SPAN; page++) if (model.allows(page, 1, 0)) locked.add(page);
+      }
+      if (flags & MCL_FUTURE) {
+        yield* mm.mmap(BASE + first * PAGE, count * PAGE, RW);
+        model.map(first, count, RW);
+        for (let page = first; page < first + count; page++) locked.add(page);
+      }
+      yield* this.host.sleep(random.below(200 * US));
+      this.check();
+      yield* this.carryOut('write', first, count);
+      yield* this.carryOut('implicit write', first, count);
+      this.check();
+    } finally {
+      yield* mm.munlockall();
+      locked.clear();
+      if (!isLocked) yield* (this.cutFile as CutFile).remapPrivate(mm);
+    }
+    return true;
+  }
+
+  /** A child does some calls in the memory of the process, and then starts a program of its own, or ends. */
+  private *vfork(): Sim<boolean> {
+    const { random } = this;
+    const child = yield* this.process.mm.vfork();
+    this.guestOf = child;
+    try {
+      for (let i = random.below(4); i > 0; i--) {
+        const first = random.below(SPAN);
+        const count = 1 + random.below(Math.min(10, SPAN - first));
+        const name = VFORK_NAMES[random.below(VFORK_NAMES.length)] as string;
+        yield* this.carryOut(name, first, count);
+      }
+      if (random.chance(500_000)) yield* child.exec();
+    } finally {
+      this.guestOf = undefined;
+    }
+    if (child.state === this.process.mm.state) {
+      yield* child.exit();
+      return true;
+    }
+    this.children++;
+    const actor = this;
+    const bytes = this.pattern(8 * PAGE);
+    this.host.spawn(
+      'program',
+      (function* (): Sim<void> {
+        const model = new MemoryModel(16);
+        yield* child.mmap(BASE, 16 * PAGE, RW);
+        model.map(0, 16, RW);
+        yield* child.write(BASE + 3 * PAGE, bytes);
+        model.write(3 * PAGE, bytes);
+        yield* actor.host.sleep(100 * US);
+        actor.compare(child, model, BASE, 0, 16, 'a program');
+        yield* child.exit();
+        actor.children--;
+      })(),
+    );
+    return true;
+  }
+
+  private get window(): Window {
+    return this.windows[this.slice] as Window;
+  }
+
+  /** Its own memory that others have attached: writes to it, and changes under their hands. */
+  private *useWindow(): Sim<boolean> {
+    const { random, window, implicit, mm } = this;
+    const page = random.below(WINDOW_PAGES);
+    const value = 1 + random.below(255);
+    const choice = random.below(10);
+    if (choice === 0) {
+      yield* window.remove();
+      yield* this.host.sleep(random.below(50 * US));
+      yield* window.share(mm);
+      return true;
+    }
+    if (choice < 5) {
+      yield* window.disturb(mm, random);
+      return true;
+    }
+    if (choice < 8 || implicit === undefined) {
+      return yield* window.writeOwn(this.slice, page, value, (at, bytes) => mm.write(at, bytes));
+    }
+    const actor = this;
+    return yield* window.writeOwn(this.slice, page, value, function* (at, bytes) {
+      yield* mm.write(STAGING, bytes);
+      yield* actor.transfer(WR_RDMA_WRITE, bytes.length, at, implicit);
+    });
+  }
+
+  /** Memory of another process, attached: reads, writes, and now and then a fresh attachment. */
+  private *useAttached(): Sim<boolean> {
+    const { random, accesses, windows } = this;
+    const window = windows[random.below(windows.length)] as Window;
+    const access = accesses.get(window);
+    if (access && (access.segid !== window.segid || random.chance(80_000))) {
+      yield* this.giveBack(access);
+      return true;
+    }
+    if (access === undefined) {
+      const { segid } = window;
+      if (segid === 0) return false;
+      const apid = this.xpmem.get(segid, true);
+      const attachment = this.xpmem.attach(apid, 0, WINDOW_PAGES * PAGE);
+      accesses.set(window, { window, segid, apid, attachment });
+      return true;
+    }
+    let happened = false;
+    for (let i = 1 + random.below(8); i > 0; i--) {
+      const page = random.below(WINDOW_PAGES);
+      // The lane of the owner is the owner's; its own window is read as others read it.
+      const isWrite = window !== this.window && random.chance(500_000);
+      const done = isWrite
+        ? yield* window.writeBy(access, this.slice, page, 1 + random.below(255))
+        : yield* window.readBy(access, random.below(windows.length), page);
+      happened = happened || done;
+    }
+    return happened;
+  }
+
+  private *giveBack({ window, apid }: Access): Sim<void> {
+    this.accesses.delete(window);
+    yield* this.xpmem.release(apid);
+  }
+
   /** A child looks at what it inherited, writes some of it, looks again, and ends; meanwhile life goes on. */
   private *fork(): Sim<boolean> {
     if (this.children > 1) return false;
     const child = yield* this.mm.fork(`${this.process.name} child`);
     const model = this.model.copy();
+    // Whatever attachers write from now on is not the child's.
+    const inherited = child.hash(WINDOW_BASE, WINDOW_PAGES * PAGE);
     const seed = this.random.below(1000);
     this.children++;
     const actor = this;
@@ -461,6 +741,9 @@ export class Actor {
           model.write(page * PAGE, bytes);
         }
         actor.compare(child, model, BASE, 0, SPAN, 'a child');
+        if (child.hash(WINDOW_BASE, WINDOW_PAGES * PAGE) !== inherited) {
+          throw new Error(`a child of ${actor.process.name} sees what an attacher has written`);
+        }
         yield* child.exit();
         actor.children--;
       })(),
@@ -600,7 +883,7 @@ export class Actor {
     if (!model.allows(first, pages, PROT_READ)) return false;
     yield* this.transfer(WR_RDMA_READ, pages * PAGE, base + first * PAGE, region);
     const got = this.mm.read(STAGING, pages * PAGE);
-    expectSame(got, model.read(first * PAGE, pages * PAGE), 'an RDMA READ');
+    model.expect(first * PAGE, got, `an RDMA READ of ${this.process.name}`);
     return true;
   }
 
@@ -643,7 +926,7 @@ export class Actor {
   ): Sim<boolean> {
     if (!this.model.allows(first, count, PROT_READ)) return false;
     const bytes = yield* read(BASE + first * PAGE, count * PAGE);
-    expectSame(bytes, this.model.read(first * PAGE, count * PAGE), 'a read of a device');
+    this.model.expect(first * PAGE, bytes, `a read of a device of ${this.process.name}`);
     return true;
   }
 
@@ -654,7 +937,9 @@ export class Actor {
 
   private pattern(length: number): Uint8Array {
     const start = this.random.below(251);
-    return Uint8Array.from({ length }, (_, i) => (start + i * 7 + (i >> 8)) & 255);
+    const bytes = new Uint8Array(length);
+    for (let i = 0; i < length; i++) bytes[i] = start + i * 7 + (i >> 8);
+    return bytes;
   }
 
   /** Compares all memory of the process with the models, and what the kernel promised of it. */
@@ -666,6 +951,9 @@ export class Actor {
     }
     this.compare(this.mm, this.sharedModel, SHARED_BASE, 0, SHARED_PAGES, 'shared memory');
     this.compare(this.mm, this.fileModel, FILE_BASE, 0, FILE_SLICE, 'a shared file');
+    this.compare(this.mm, this.heapModel, HEAP_BASE, 0, HEAP_PAGES, 'the heap');
+    this.cutFile?.check(this.mm);
+    this.window.check(this.mm);
     for (const page of this.locked) {
       const frame = this.mm.pages.followPage(BASE / PAGE + page, false);
       const moving = this.host.ram.migration.entries.count > 0;
@@ -683,7 +971,7 @@ export class Actor {
     what: string,
   ): void {
     const got = mm.read(base + first * PAGE, count * PAGE);
-    expectSame(got, model.read(first * PAGE, count * PAGE), `${what} of ${this.process.name}`);
+    model.expect(first * PAGE, got, `${what} of ${this.process.name}`);
   }
 }
 
@@ -725,13 +1013,25 @@ const NAMES = [
   'pinned',
   'move',
   'cache',
+  'window',
+  'window',
+  'window',
+  'attached',
+  'attached',
+  'attached',
+  'attached',
+  'free',
+  'shared remove',
+  'brk',
+  'brk',
+  'cut file',
+  'cut file',
+  'mlockall',
+  'vfork',
+  'exec',
 ] as const;
 
-const REFUSALS: readonly string[] = ['ENOMEM', 'EAGAIN'];
+/** What a child does in its parent's memory. */
+const VFORK_NAMES = ['mmap', 'munmap', 'mprotect', 'dontneed', 'mremap', 'write', 'write', 'free'];
 
-function expectSame(got: Uint8Array, expected: Uint8Array, what: string): void {
-  if (Buffer.compare(got, expected) === 0) return;
-  const at = got.findIndex((byte, i) => byte !== expected[i]);
-  const page = Math.floor(at / PAGE);
-  throw new Error(`${what}: byte ${at} (page ${page}) is ${got[at]}, not ${expected[at]}`);
-}
+const REFUSALS: readonly string[] = ['ENOMEM', 'EAGAIN'];

@@ -212,7 +212,8 @@ function* readAhead(mm: MmStruct, file: MappedFile, first: number, end: number):
   for (let index = first; index < end && index * PAGE_BYTES < file.length; index++) {
     if (!mm.alive || mm.killed !== undefined) return;
     if (file.kind === 'shared memory' && !file.slots.has(index)) continue;
-    frames.put(yield* files.read(file, index, mm, settings.readAheadPages));
+    const frame = yield* files.read(file, index, mm, settings.readAheadPages);
+    if (frame >= 0) frames.put(frame);
   }
 }
 

@@ -57,12 +57,16 @@ export function* mmap(
   file: MappedFile | undefined,
   fileOffset: number,
 ): Sim<number> {
-  const unit = (flags & MAP_HUGETLB) !== 0 ? HUGE_BYTES : PAGE_BYTES;
+  const isHuge = (flags & MAP_HUGETLB) !== 0 || file?.huge === true;
+  const unit = isHuge ? HUGE_BYTES : PAGE_BYTES;
   const bytes = Math.ceil(length / unit) * unit;
   calls.range('mmap', address, bytes);
-  if (address % unit !== 0 || fileOffset % PAGE_BYTES !== 0 || fileOffset < 0) {
+  if (address % unit !== 0 || fileOffset % unit !== 0 || fileOffset < 0) {
     const what = `address 0x${address.toString(16)}, offset ${fileOffset}`;
     throw calls.refuse('EINVAL', 'mmap', what, `multiples of ${unit}`);
+  }
+  if (isHuge && file !== undefined && !file.huge) {
+    throw calls.refuse('EINVAL', 'mmap', `huge pages of ${file.path}`, 'a file of huge pages');
   }
   if (prot !== (prot & 7))
     throw calls.refuse('EINVAL', 'mmap', `protection ${prot}`, 'PROT_* bits');

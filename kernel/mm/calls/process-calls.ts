@@ -56,6 +56,8 @@ export function* exec(calls: SystemCalls): Sim<MmStruct> {
   const { mm, memory } = calls;
   mm.lock.unlockWrite();
   yield memory.costs.forkPs;
+  // The OOM killer may have ended the process meanwhile.
+  if (mm.killed !== undefined) throw mm.killed;
   const fresh = memory.createMm(mm.name, mm.limits);
   fresh.group = mm.group;
   fresh.homeNode = mm.homeNode;

@@ -36,7 +36,9 @@ export function mapAtStart(
   const [start, end] = calls.range('mmap', address, length);
   let kind = kindOf(prot, flags, false, file);
   if (kind.flags & VM_SHARED && file === undefined) {
-    kind = { ...kind, file: calls.memory.files.createShared('/dev/zero') };
+    const shared = calls.memory.files.createShared('/dev/zero');
+    shared.unnamed = true;
+    kind = { ...kind, file: shared };
   }
   calls.mm.vmas.insert(start, end, kind, fileOffset);
 }

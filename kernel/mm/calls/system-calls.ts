@@ -75,8 +75,7 @@ export class SystemCalls {
   *enterRead(call: string): Sim<void> {
     this.checkAlive(call);
     yield this.memory.costs.systemCallPs;
-    if (this.mm.lock.tryLockRead()) return;
-    yield* this.mm.lock.lockRead();
+    if (!this.mm.lock.tryLockRead()) yield* this.mm.lock.lockRead();
     if (!this.mm.alive) {
       this.mm.lock.unlockRead();
       this.checkAlive(call);

@@ -4,6 +4,7 @@
  * Either the page belongs to this process alone and the right is given back, or the process gets a copy,
  * which is one of the places where page tables outside must be told: the process' page becomes another one.
  */
+import { assert } from '../../../transport/index.ts';
 import type { Sim } from '../../sched/completion.ts';
 import { CAUSE_COW } from '../notify/invalidation.ts';
 import { beginRange } from '../page-range.ts';
@@ -63,6 +64,7 @@ export function* copyOnWrite(
   const { mm } = handler;
   const { table, memory, tableLock, notifiers } = mm;
   const { frames, rmap, costs, zeroFrame } = memory;
+  assert((vma.flags & VM_SHARED) === 0, 'a page of a shared mapping is copied', memory.node);
   const before = table.get(page);
   // Reclaim that makes room for the copy must not take the page itself, or this would go on for ever.
   const held = pteNumber(before);

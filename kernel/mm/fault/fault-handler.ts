@@ -103,7 +103,10 @@ export class FaultHandler {
     for (;;) {
       const ready = this.tryHandle(page, vma, write, origin);
       if (ready >= 0) return ready;
+      const takesTime = this.pendingPs > 0;
       yield* this.spend();
+      // What follows acts on the entry that tryHandle has seen; another thread may have changed it since.
+      if (takesTime) continue;
       if (tableLock.locked) {
         yield* tableLock.lock();
         tableLock.unlock();
@@ -127,7 +130,8 @@ export class FaultHandler {
         const frame = this.tryHandle(page, vma, write, origin);
         if (cached >= 0) frames.put(cached);
         if (frame >= 0) return frame;
-        if (cached >= 0) yield* this.prepareFrame();
+        // A private page needs a frame for its copy; the pages of an xip file are not read, but copied too.
+        if (cached >= 0 || vma.file.kind === 'xip') yield* this.prepareFrame();
       } else if (isHugeCandidate(this.mm, page, vma)) {
         const frame = yield* tryHugeFault(this, page, vma, write, origin);
         if (frame >= 0) return frame;

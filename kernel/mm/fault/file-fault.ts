@@ -63,8 +63,10 @@ export function tryFileFault(
   const isShared = (vma.flags & VM_SHARED) !== 0;
   const cached = files.tryFrame(file, index, mm);
   if (cached < 0 && !(file.kind === 'xip' && !file.pages.has(index))) return MUST_SLEEP;
+  const isPin = origin === ORIGIN_PIN;
+  // The zero page is never pinned, whatever the rules at fork.
   const takesCopy =
-    !isShared && (write || (origin === ORIGIN_PIN && settings.pinnedAtFork === 'copied'));
+    !isShared && (write || (isPin && (settings.pinnedAtFork === 'copied' || cached < 0)));
   if (takesCopy) {
     // The cache keeps the page while memory for its copy is looked for.
     const copy = handler.takeFrame();
@@ -77,7 +79,7 @@ export function tryFileFault(
     return copy;
   }
   if (cached < 0) {
-    if (write || origin === ORIGIN_PIN) return MUST_SLEEP;
+    if (write || isPin) return MUST_SLEEP;
     handler.countFault();
     mm.table.set(page, makePte(mm.memory.zeroFrame, PTE_PRESENT | PTE_ACCESSED));
     return mm.memory.zeroFrame;

@@ -99,13 +99,16 @@ export function* hugeTlbFault(
   if (isNew) {
     head = memory.hugePool.take();
     if (head < 0) return NO_PAGE;
-    if (mm.hugeReserved > 0) {
+    const isPromised = mm.hugeReserved > 0;
+    if (isPromised) {
       mm.hugeReserved--;
       memory.hugePool.unreserve(1);
     }
     yield costs.hugeFaultPs;
     if (table.getHuge(page) !== 0 || (file?.frameOf(index) ?? -1) >= 0) {
+      // Another thread was first: the page goes back, and what was promised is promised again.
       frames.put(head);
+      if (isPromised && memory.hugePool.reserve(1)) mm.hugeReserved++;
       return MUST_SLEEP;
     }
     if (file !== undefined) files.insert(file, index, head);

@@ -124,11 +124,13 @@ export class PageCache {
 
   /**
    * Frame of page `index`, up to date, with a reference for the caller; reads it and up to `ahead` pages
-   * around it from device or swap.
+   * around it from device or swap. NO_FRAME where the file ends before it, also by now.
    */
   *read(file: MappedFile, index: number, mm: MmStruct, ahead: number): Sim<number> {
     const { frames, pageLocks, reclaim, lru } = this.memory;
     for (;;) {
+      // Truncate takes out what is there; whoever reads must not put anything back.
+      if (index * PAGE_BYTES >= file.length) return NO_FRAME;
       const cached = file.frameOf(index);
       if (cached >= 0) {
         if (!pageLocks.isLocked(cached)) {
@@ -145,7 +147,8 @@ export class PageCache {
         continue;
       }
       const frame = yield* reclaim.allocate(mm);
-      if (file.frameOf(index) >= 0 || file.slots.has(index)) {
+      const isGone = index * PAGE_BYTES >= file.length;
+      if (isGone || file.frameOf(index) >= 0 || file.slots.has(index)) {
         frames.put(frame);
         continue;
       }

@@ -21,7 +21,7 @@ export function* truncateFile(memory: Memory, file: MappedFile, bytes: number): 
   file.length = bytes;
   if (bytes >= old) return;
   const first = Math.ceil(bytes / PAGE_BYTES);
-  yield* discard(memory, file, first, Number.MAX_SAFE_INTEGER);
+  yield* discard(memory, file, first, Number.MAX_SAFE_INTEGER, new Set(), () => {});
   // Not before: a page may have been on its way to the device.
   cutStored(memory, file, bytes);
   const within = bytes % PAGE_BYTES;
@@ -57,19 +57,36 @@ export function* punchHole(
   first: number,
   end: number,
 ): Sim<void> {
-  yield* discard(memory, file, first, end);
-  if (file.kind !== 'file') return;
   const { blocks } = memory.frames.content;
-  for (let index = first; index < end; index++) {
+  // Faults and read-ahead may bring a page back at any time (Linux keeps them out by the invalidate lock), so
+  // the device forgets each page in the moment in which it is not in memory.
+  const isGone = new Set<number>();
+  const forget = (index: number): void => {
+    if (isGone.has(index) || file.pages.has(index) || file.slots.has(index)) return;
+    isGone.add(index);
+    if (file.kind !== 'file') return;
     const block = file.stored.get(index);
     if (block !== undefined) blocks.release(block);
     file.stored.set(index, 0);
-  }
+  };
+  for (let index = first; index < end; index++) forget(index);
+  yield* discard(memory, file, first, end, isGone, forget);
 }
 
-/** Takes the pages out of all processes, the page cache and swap, without writing them. */
-function* discard(memory: Memory, file: MappedFile, first: number, end: number): Sim<void> {
+/**
+ * Takes the pages out of all processes, the page cache and swap, without writing them, but for those that are
+ * gone already; `removed` is called with each that may have been taken out.
+ */
+function* discard(
+  memory: Memory,
+  file: MappedFile,
+  first: number,
+  end: number,
+  isGone: ReadonlySet<number>,
+  removed: (index: number) => void,
+): Sim<void> {
   const { swap, frames, pageLocks } = memory;
+  const isLeft = (index: number): boolean => index >= first && index < end && !isGone.has(index);
   for (;;) {
     yield* forEachMapping(memory, file, first, end, (mm, vma, from, to, atomic) =>
       zapRange(mm, from * PAGE_BYTES, to * PAGE_BYTES, CAUSE_CLEAR, atomic, (page) => {
@@ -81,21 +98,28 @@ function* discard(memory: Memory, file: MappedFile, first: number, end: number):
       }),
     );
     for (const [index, slot] of [...file.slots]) {
-      if (index < first || index >= end) continue;
+      if (!isLeft(index)) continue;
       file.slots.delete(index);
       swap.release(slot);
+      removed(index);
     }
-    let isMapped = false;
     for (const [index, frame] of [...file.pages]) {
-      if (index < first || index >= end) continue;
+      if (!isLeft(index)) continue;
+      // Reclaim may have taken it while others were waited for.
+      if (file.frameOf(index) !== frame) {
+        removed(index);
+        continue;
+      }
       frames.get(frame);
       yield* pageLocks.lock(frame);
       // Whoever punches a hole meets faults that bring pages back: those are taken out again.
-      if (frames.mapCounts[frame] > 0) isMapped = true;
-      else if (file.frameOf(index) === frame) memory.files.remove(frame);
+      if (frames.mapCounts[frame] === 0 && file.frameOf(index) === frame)
+        memory.files.remove(frame);
+      removed(index);
       pageLocks.unlock(frame);
       frames.put(frame);
     }
-    if (!isMapped) return;
+    // Reclaim may have moved a page to swap, or a fault brought one back, while others were waited for.
+    if (![...file.pages.keys(), ...file.slots.keys()].some(isLeft)) return;
   }
 }

@@ -45,14 +45,16 @@ export function* writeBack(memory: Memory, frame: number): Sim<void> {
   const { frames, files, node, timers, pageLocks } = memory;
   assert(pageLocks.isLocked(frame), 'a page is written back that is not locked', node);
   const file = files.file(frames.files[frame]);
-  const wasMapped = yield* makeClean(memory, frame);
+  // Before its mappings: what is written again while they are asked makes the page dirty again.
   const wasDirty = (frames.flags[frame] & FRAME_DIRTY) !== 0;
+  frames.flags[frame] &= ~FRAME_DIRTY;
+  const wasMapped = yield* makeClean(memory, frame);
   if (!wasMapped && !wasDirty) return;
   const index = frames.fileIndexes[frame];
   const { content } = frames;
   // Truncated meanwhile: the device must not keep it.
   if (index * PAGE_BYTES >= file.length) return;
-  frames.flags[frame] = (frames.flags[frame] & ~FRAME_DIRTY) | FRAME_WRITEBACK;
+  frames.flags[frame] |= FRAME_WRITEBACK;
   const before = file.stored.get(index);
   if (before !== undefined) content.blocks.release(before);
   file.stored.set(index, content.sample(frame));

@@ -37,14 +37,14 @@ export function hasMovable(
 export function* leaveMovableNodes(mm: MmStruct, frames: Int32Array, round: number): Sim<void> {
   const { memory } = mm;
   const { migration, nodes } = memory;
-  const isolated: number[] = [];
-  let staying = 0;
+  // Of a huge page, or of a page that is mapped twice, only the first counts.
+  const heads = new Set<number>();
   for (const frame of frames) {
     const head = memory.frames.headOf(frame);
-    if (!isInMovable(memory, head) || isolated.includes(head)) continue;
-    if (migration.isolate(head)) isolated.push(head);
-    else staying++;
+    if (isInMovable(memory, head)) heads.add(head);
   }
+  const isolated = [...heads].filter((head) => migration.isolate(head));
+  let staying = heads.size - isolated.length;
   const target = (frame: number): number => {
     for (const node of nodes) {
       const to = node.movable ? NO_FRAME : migration.allocateOn(node.id, frame);

@@ -28,10 +28,12 @@ import {
   FRAME_UNEVICTABLE,
   FRAME_WRITEBACK,
   NO_FRAME,
+  PAGE_BYTES,
 } from '../physical/frames.ts';
 import { HUGE_PAGES } from '../physical/free-lists.ts';
 import { tryToUnmap } from '../reclaim/try-to-unmap.ts';
 import { splitHugePage } from '../virtual/huge-pages.ts';
+import { lockPage, reconsiderUnevictable } from '../virtual/mlock-pages.ts';
 import type { MmStruct } from '../virtual/mm-struct.ts';
 import {
   isMigrationPte,
@@ -42,6 +44,7 @@ import {
   PTE_WRITE,
   pteNumber,
 } from '../virtual/page-table.ts';
+import { VM_LOCKED } from '../virtual/vma.ts';
 import { MigrationEntries } from './migration-entries.ts';
 
 /** Passes over the pages of one call (NR_MAX_MIGRATE_PAGES_RETRY). */
@@ -284,6 +287,9 @@ export class PageMigration {
       const mm = this.memory.mms[id];
       if (mm !== undefined) this.restoreEntry(mm, page, from, to);
     });
+    // Areas may have been unlocked meanwhile.
+    const { memory } = this;
+    if ((memory.frames.flags[to] & FRAME_UNEVICTABLE) !== 0) reconsiderUnevictable(memory, to);
   }
 
   private restoreEntry(mm: MmStruct, page: number, from: number, to: number): void {
@@ -300,5 +306,8 @@ export class PageMigration {
     else table.setHuge(page, entry);
     frames.get(to);
     rmap.map(to, mm.id, page);
+    // The area may have been locked meanwhile, when there was no page to mark.
+    const vma = mm.vmas.find(page * PAGE_BYTES);
+    if (vma !== undefined && (vma.flags & VM_LOCKED) !== 0) lockPage(this.memory, to);
   }
 }

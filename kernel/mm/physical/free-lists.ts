@@ -132,10 +132,6 @@ export class FreeLists {
     this.isolated[block] = 0;
   }
 
-  isIsolated(block: number): boolean {
-    return this.isolated[block] === 1;
-  }
-
   /** Order of the free block that begins at `frame`, or -1. */
   orderAt(frame: number): number {
     return this.orders[frame];

@@ -122,7 +122,11 @@ export class OomKiller {
     }
     this.forget(mm);
     if (mm.endProcess !== undefined) yield* mm.endProcess();
-    else yield* endMm(mm);
+    else if (mm.users > 0) {
+      // Whoever calls exit from now on finds nothing left to do.
+      mm.users = 0;
+      yield* endMm(mm);
+    }
   }
 
   /** Takes the private memory of a victim; false when a lock or a client was in the way of some of it. */

@@ -32,9 +32,9 @@ export type Replacement = (pte: number, mm: MmStruct, page: number) => number;
  * one reference.
  *
  * Returns true when no mapping is left. It stops, and restores nothing, when a client refuses, when
- * somebody holds a reference that nobody can be asked to give up, when `replace` says so, or when a page that is to be swapped
- * turns out to be locked in memory: the caller puts entries back, or leaves them (a fault on a swap or
- * migration entry finds the page).
+ * somebody holds a reference that nobody can be asked to give up, when `replace` says so, when a page that
+ * is to be swapped turns out to be locked in memory, or when a huge page is mapped in pieces by now: the
+ * caller puts entries back, or leaves them (a fault on a swap or migration entry finds the page).
  */
 export function* tryToUnmap(
   memory: Memory,
@@ -73,10 +73,19 @@ export function* tryToUnmap(
     tableLock.unlock();
     yield* notifiers.end(range);
     if (isMapped && entry === KEEP_ENTRY) return false;
+    // A huge page that has been cut into pieces meanwhile: it has no entry that could be replaced as a whole.
+    const isInPieces = !isMapped && isHuge && pieceOf(table.get(page), frame);
+    if (isInPieces) return false;
   }
   // Seed 000, patch 5: whoever has a reverse map of its own comes last, and may sleep.
   yield* memory.rmapNotifiers.invalidatePage(frame, cause);
   return true;
+}
+
+/** True for an entry that names one of the frames of the huge page at `head`. */
+function pieceOf(pte: number, head: number): boolean {
+  const piece = pteNumber(pte) - head;
+  return (pte & PTE_PRESENT) !== 0 && piece >= 0 && piece < HUGE_PAGES;
 }
 
 function mayUnmap(memory: Memory, frame: number, cause: string): boolean {

@@ -1,6 +1,12 @@
 /**
  * What the memory manager knows of one process (struct mm_struct): mappings, page table, locks,
  * notifiers and accounts. The system calls over it are `address-space.ts`.
+ *
+ * Order of locks, outermost first: memory hotplug or compaction, mmap lock, page lock, lock of a file's
+ * mappings, what a client of the notifiers takes when a range is announced (umem mutex, segment lock,
+ * mmu_lock), page table lock, what a client takes for a single page (mmu_lock). Whoever holds a page lock
+ * takes no mmap lock of a process that may wait for the page, and only tries for further page locks. The LRU
+ * lock is held alone.
  */
 
 import type { Sim } from '../../sched/completion.ts';

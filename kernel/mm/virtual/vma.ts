@@ -165,13 +165,6 @@ export class VmaList {
     this.last = undefined;
   }
 
-  /** Gives what is mapped of [start, end) other rights. */
-  protect(start: number, end: number, prot: number): void {
-    this.change(start, end, (area) => {
-      area.prot = prot;
-    });
-  }
-
   /** Lets `area` begin lower, at `start`: a stack that grows. Nothing may be mapped there. */
   growDown(area: Vma, start: number): void {
     this.account(start, area.start, area.flags, 1);
