@@ -158,7 +158,7 @@ export const defaultHostCosts: HostCosts = {
   hugeSplitPs: 20 * US, // assumed: 512 entries and struct pages
   hugeFaultPs: 100 * US, // assumed: clearing 2 MiB at 20 GB/s
   faultAroundPs: 30 * NS, // assumed
-  forkEntryPs: 20 * NS, // assumed: of the order of 10 ms per GiB
+  forkEntryPs: 20 * NS, // assumed: 5 ms a GiB
   forkPs: 50 * US, // assumed
 
   fileLatencyPs: 80 * US, // assumed: an NVMe flash drive

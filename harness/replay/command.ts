@@ -1,6 +1,7 @@
 /**
  * `faultline replay`: a recorded MPI run through memory, a registration scheme and the adapter.
  */
+import { Failure } from '../../transport/index.ts';
 import type { RunHooks } from '../run.ts';
 import { writeOut } from '../standard-output.ts';
 import { readRecording } from './recording.ts';
@@ -24,5 +25,16 @@ export async function replayCommand(
   const recording = readRecording(run, ranks);
   const result = await replayRecording({ recording, scheme, seed, ...hooks });
   await writeOut(json ? `${JSON.stringify(result, null, 2)}\n` : `${renderReplay(result)}\n`);
+  for (const { rank, maps_equal, residency, file_residency } of result.ranks) {
+    const strange = residency.unattributed + file_residency.unattributed;
+    if (maps_equal && strange === 0) continue;
+    const what = maps_equal ? `${strange} pages have no cause` : 'its mappings are others';
+    throw new Failure(
+      'E_REPLAY_DIFFERS',
+      `rank ${rank} does not end as recorded: ${what}`,
+      result.run,
+      'the recorded mappings, and a cause for every page that differs',
+    );
+  }
   return 0;
 }

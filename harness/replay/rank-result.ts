@@ -15,6 +15,7 @@ import {
   presentPages,
   type Residency,
   recordedPages,
+  touchedWindows,
 } from './residency.ts';
 import type { ReplayWorld } from './world.ts';
 
@@ -85,7 +86,7 @@ export function resultOf(
       gaps,
       messages === undefined ? undefined : baseline.pages.anonymous,
     ),
-    file_residency: accountFiles(recordedFiles, pages),
+    file_residency: accountFiles(recordedFiles, pages, touchedWindows(trace)),
     hit_rate: registration?.lookups ? registration.hits / registration.lookups : null,
     stale_uses: check.staleUses(mm),
     page_faults: regions.reduce((sum, { counters }) => sum + counters.page_faults, 0),

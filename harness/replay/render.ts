@@ -18,9 +18,12 @@ const rows: readonly Row[] = [
   ['  replayed', ({ residency }) => formatCount(residency.replayed)],
 ];
 
-const endRows: readonly Row[] = [
+const fileRows: readonly Row[] = [
   ['file pages, recorded', ({ file_residency }) => formatCount(file_residency.recorded)],
   ['  replayed', ({ file_residency }) => formatCount(file_residency.replayed)],
+];
+
+const endRows: readonly Row[] = [
   ['buffers already registered', ({ hit_rate }) => formatShare(hit_rate)],
   ['stale uses', ({ stale_uses }) => formatCount(stale_uses)],
   ['page faults of the adapter', ({ page_faults }) => formatCount(page_faults)],
@@ -42,6 +45,8 @@ const causeTitles: Readonly<Record<Cause, string>> = {
   populate: 'MAP_POPULATE',
   lock: 'mlock',
   fault_around: 'fault-around',
+  unrecorded_fault: 'near no recorded fault',
+  recorded_fault: 'faulted in and taken back, as recorded',
 };
 
 /** The table as text, without a line end. */
@@ -56,7 +61,9 @@ export function renderReplay(result: ReplayResult): string {
     table.push([title, ...ranks.map(value)]);
   };
   rows.forEach(put);
-  causeRows(ranks).forEach(put);
+  causeRows(ranks, ({ residency }) => residency).forEach(put);
+  fileRows.forEach(put);
+  causeRows(ranks, ({ file_residency }) => file_residency).forEach(put);
   endRows.forEach(put);
   const { run, scheme, seed, corrupted_messages: corrupted, one_sided_left_out: left } = result;
   const notes = [
@@ -67,13 +74,16 @@ export function renderReplay(result: ReplayResult): string {
   return [title, table.toString(), ...notes].join('\n');
 }
 
-/** Extra and missing anonymous pages, cause by cause. */
-function causeRows(ranks: readonly RankResult[]): Row[] {
+/** Extra and missing pages, cause by cause. */
+function causeRows(
+  ranks: readonly RankResult[],
+  residencyOf: (rank: RankResult) => Residency,
+): Row[] {
   const of = (select: (residency: Residency) => number): Row[1] => {
-    return ({ residency }) => formatCount(select(residency));
+    return (rank) => formatCount(select(residencyOf(rank)));
   };
   const causes = (Object.keys(causeTitles) as Cause[]).filter((cause) =>
-    ranks.some(({ residency }) => residency.by_cause[cause]),
+    ranks.some((rank) => residencyOf(rank).by_cause[cause]),
   );
   return [
     ['  extra', of(({ extra }) => extra)],

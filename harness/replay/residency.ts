@@ -7,7 +7,7 @@
  * one fault, and which ones depends on its page cache. Those are counted apart.
  */
 import type { AddressSpace } from '../../kernel/index.ts';
-import type { ResidentRun, TraceMapping } from '../trace/format.ts';
+import type { ResidentRun, Trace, TraceMapping } from '../trace/format.ts';
 import { PAGE_BYTES } from '../workload/layout.ts';
 import type { Gaps } from './gaps.ts';
 
@@ -40,7 +40,11 @@ export type Cause =
   | 'populate'
   | 'lock'
   /** File pages that one kernel mapped around a fault and the other did not. */
-  | 'fault_around';
+  | 'fault_around'
+  /** Missing file pages near which the recording has no fault at all: it undercounts those of files. */
+  | 'unrecorded_fault'
+  /** Extra file pages that the recorded program did fault in, and whose page its kernel took back. */
+  | 'recorded_fault';
 
 /** How the pages of a rank compare with the recording. Counts are pages. */
 export interface Residency {
@@ -86,6 +90,19 @@ export function recordedPages(runs: readonly ResidentRun[], anonymous: boolean):
   return pages;
 }
 
+/** The windows of fault-around that a recording has a page or a fault in. */
+export function touchedWindows({ resident, events }: Trace): Set<number> {
+  const windows = new Set<number>();
+  const add = (address: number, pageCount: number): void => {
+    const first = Math.floor(address / PAGE_BYTES);
+    const last = windowOf(first + pageCount - 1);
+    for (let window = windowOf(first); window <= last; window++) windows.add(window);
+  };
+  for (const { address, pageCount } of resident) add(address, pageCount);
+  for (const event of events) if (event.kind === 'pf') add(event.address, event.pageCount);
+  return windows;
+}
+
 /** Whether mapped ranges and their protections are the recorded ones. */
 export function mapsEqual(mm: AddressSpace, recorded: readonly TraceMapping[]): boolean {
   const ours = outline(mm.mappings());
@@ -115,10 +132,11 @@ export function accountAnonymous(
   return account.result();
 }
 
-/** The same for pages of files. */
+/** The same for pages of files; `touched` are the windows that the recording has a fault in. */
 export function accountFiles(
   recorded: ReadonlySet<number>,
   { anonymous, file }: PresentPages,
+  touched: ReadonlySet<number>,
 ): Residency {
   const account = new Account(recorded.size, file.size);
   const isNear = (page: number): boolean => {
@@ -129,12 +147,20 @@ export function accountFiles(
     return false;
   };
   for (const [page, origin] of file) {
-    if (!recorded.has(page)) account.extra(originCauses[origin]);
+    if (recorded.has(page)) continue;
+    const wasTouched = touched.has(windowOf(page));
+    account.extra(originCauses[origin] ?? (wasTouched ? 'recorded_fault' : undefined));
   }
   for (const page of recorded) {
-    if (!file.has(page)) account.missing(isNear(page) ? 'fault_around' : undefined);
+    if (file.has(page)) continue;
+    if (isNear(page)) account.missing('fault_around');
+    else account.missing(touched.has(windowOf(page)) ? undefined : 'unrecorded_fault');
   }
   return account.result();
+}
+
+function windowOf(page: number): number {
+  return Math.floor(page / AROUND_PAGES);
 }
 
 class Account {

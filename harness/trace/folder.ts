@@ -4,7 +4,7 @@
  *
  * Owns finding and decompressing the files; everything wrong with them is a Failure E_TRACE_INVALID.
  */
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
@@ -28,14 +28,15 @@ export function shippedRuns(): string[] {
 
 /** The folder of `run`: a run that ships, or a path. Throws E_TRACE_INVALID. */
 export function findRun(run: string): RunFolder {
-  for (const path of [join(shipped, run), run]) {
+  const places = /[/\\]/.test(run) ? [run] : [join(shipped, run), run];
+  for (const path of places) {
     if (run !== '' && isFolder(path)) return { name: basename(resolve(path)), path };
   }
   const near = nearest(run, shippedRuns());
   throw new Failure(
     'E_TRACE_INVALID',
     `there is no recorded run${near === undefined ? '' : `; did you mean '${near}'?`}`,
-    run,
+    run || 'the name of the run',
     `${shippedRuns().join(', ')}, or a folder with rankR.maps.gz and rankR.tsv.gz`,
   );
 }
@@ -47,7 +48,8 @@ export function readPart(
   part: Part,
 ): { readonly file: string; readonly bytes: Buffer } {
   const file = join(path, `rank${rank}.${part}.gz`);
-  if (!existsSync(file)) {
+  // A pipe would be waited for, without end.
+  if (!(statSync(file, { throwIfNoEntry: false })?.isFile() ?? false)) {
     throw new Failure(
       'E_TRACE_INVALID',
       `there is no recording of rank ${rank}`,

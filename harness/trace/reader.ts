@@ -4,6 +4,7 @@
  * Everything wrong with a file is a Failure E_TRACE_INVALID that names file and line. The format is
  * described in docs/REPLAY.md.
  */
+import { Failure } from '../../transport/index.ts';
 import { Columns } from './columns.ts';
 import { EventReader } from './event-reader.ts';
 import { findRun, type RunFolder, readPart } from './folder.ts';
@@ -16,7 +17,17 @@ export function readTrace(run: string | RunFolder, rank: number): Trace {
   const maps = readPart(folder, rank, 'maps');
   const events = readPart(folder, rank, 'tsv');
   const trace = parseTrace(events.bytes, events.file, folder.name);
-  return { ...trace, mappings: parseMaps(maps.bytes, maps.file) };
+  const mappings = parseMaps(maps.bytes, maps.file);
+  for (const { address } of trace.resident) {
+    if (mappings.some(({ start, end }) => start <= address && address < end)) continue;
+    throw new Failure(
+      'E_TRACE_INVALID',
+      `nothing is mapped at 0x${address.toString(16)}, where ${events.file} has a page at the start`,
+      maps.file,
+      'the mappings of the same process',
+    );
+  }
+  return { ...trace, mappings };
 }
 
 /** Reads how a rank ended. Throws Failure E_TRACE_INVALID. */

@@ -61,7 +61,7 @@ export class PerfRing {
     readonly pageCount: number,
     readonly mode: RingMode,
   ) {
-    if (!(pageCount >= 1) || (pageCount & (pageCount - 1)) !== 0) {
+    if (!Number.isInteger(pageCount) || pageCount < 1 || (pageCount & (pageCount - 1)) !== 0) {
       const what = `a ring of ${pageCount} pages (EINVAL)`;
       throw new Failure('E_OPERATION', what, 'perf_event_open', 'a power of two');
     }

@@ -17,12 +17,13 @@ import {
   FRAME_WORDS,
   RECORD_FAULT,
 } from '../../transport/index.ts';
+import { VerbsError } from '../errno.ts';
 import type { Memory } from '../mm/memory.ts';
 import { PAGE_BYTES } from '../mm/physical/frames.ts';
 import { subscribeOrFail } from '../rx/subscribe.ts';
 import { threadStream } from '../rx/thread-stream.ts';
 import { Completion, type Sim } from '../sched/completion.ts';
-import { MAP_EAGAIN } from '../umem/odp.ts';
+import { MAP_EAGAIN, MAP_EFAULT } from '../umem/odp.ts';
 import type { AdapterBus } from './adapter-bus.ts';
 import type { BusEvents, PageFaultEvent } from './events.ts';
 import type { MemoryRegion } from './memory-region.ts';
@@ -84,14 +85,21 @@ export class FaultService {
 
     region.hold();
     const firstPage = Math.floor(event.address / PAGE_BYTES);
-    const pages = yield* odp.map({
+    const request = {
       first: firstPage - odp.firstPage,
       count: Math.ceil(end / PAGE_BYTES) - firstPage,
       write,
       fault: true,
       readOnly: false,
       synchronous: false,
-    });
+    };
+    let pages = MAP_EFAULT;
+    try {
+      pages = yield* odp.map(request);
+    } catch (error) {
+      // A region of the whole address space finds no key for a further part of itself.
+      if (!(error instanceof VerbsError)) throw error;
+    }
     if (pages >= 0) {
       region.counters.page_faults += pages;
       region.counters.page_faults_handled++;

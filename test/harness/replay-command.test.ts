@@ -1,4 +1,5 @@
 /** The replay command: what it prints, and what it says about bad input. */
+import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -38,6 +39,34 @@ const cases: readonly BadInput[] = [
     argv: () => ['replay', 'hpc'],
     code: 'E_TRACE_INVALID',
     place: "hpc: there is no recorded run; did you mean 'hpcc'? (expected hpcc, qe, qe-mmap128k,",
+  },
+  { what: 'no name', argv: () => ['replay', ''], code: 'E_TRACE_INVALID', place: 'the name of' },
+  {
+    what: 'a folder that is none',
+    argv: () => ['replay', '/'],
+    code: 'E_TRACE_INVALID',
+    place: '/rank0',
+  },
+  {
+    what: 'a pipe in place of a file',
+    argv: () => {
+      const run = runOf();
+      rmSync(join(run, 'rank0.tsv.gz'));
+      execFileSync('mkfifo', [join(run, 'rank0.tsv.gz')]);
+      return ['replay', run];
+    },
+    code: 'E_TRACE_INVALID',
+    place: 'rank0.tsv.gz: there is no recording of rank 0',
+  },
+  {
+    what: 'mappings of another process',
+    argv: () => {
+      const run = runOf('0\tres\t10000000\t1\ta');
+      writeFileSync(join(run, 'rank0.maps.gz'), gzipSync(''));
+      return ['replay', run];
+    },
+    code: 'E_TRACE_INVALID',
+    place: 'rank0.maps.gz: nothing is mapped at 0x',
   },
   {
     what: 'an unknown scheme',
@@ -164,6 +193,16 @@ describe('replay', () => {
         events: ['0\tprx\t10001800\t99\t99\t0\t0\t0\t1\t1', '0\tret\t1'],
       },
     ]);
+
+  it('prints what came of it, and fails, where a rank does not end as recorded', async () => {
+    const run = runOf();
+    const longer = '10000000-10020000 rw-p 00000000 00:00 0\n';
+    writeFileSync(join(run, 'rank0.maps_end.gz'), gzipSync(longer));
+    const { status, stdout, stderr } = await runHere('replay', run, '--json');
+    expect(status).toBe(1);
+    expect(JSON.parse(stdout).ranks[0].maps_equal).toBe(false);
+    expect(stderr).toContain('E_REPLAY_DIFFERS case: rank 0 does not end as recorded');
+  });
 
   it.each(schemeNames)('prints JSON as documented: %s', async (scheme) => {
     const result = await runHere('replay', exchange(), '--scheme', scheme, '--json');

@@ -80,15 +80,13 @@ describe('memory that is locked or unlocked while it migrates', () => {
   it('is what the last call said', () => {
     const { host, run } = makeBench({ cpus: 2, memoryNodes: 2, memoryBytes: 2048 * PAGE });
     const { mm, ram } = host;
-    let node = 0;
     const done = run(
       (function* (): Sim<void> {
         for (let delay = 0; delay < 80; delay++) {
           const isLocked = delay % 2 === 0;
           yield* mm.mmap(BASE, PAGE, RW, isLocked ? 0 : MAP_LOCKED);
           yield* mm.touch(BASE, 1, true);
-          const moving = host.spawn('moving', migratePages(mm.state, node, 1 - node));
-          node = 1 - node;
+          const moving = host.spawn('moving', migratePages(mm.state, 0, 1));
           yield* host.sleep(delay * 50 * NS);
           yield* isLocked ? mm.mlock(BASE, PAGE) : mm.munlock(BASE, PAGE);
           yield moving.done;

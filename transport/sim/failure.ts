@@ -35,6 +35,7 @@ export const failureCodes = {
   E_PEER_FAILED: [3, 'the peer stopped with an error of its own'],
   E_STALLED: [1, 'the simulated world came to rest before its work was done'],
   E_TIME_LIMIT: [1, 'the simulated world did not finish within its time limit'],
+  E_REPLAY_DIFFERS: [1, 'a replayed process does not end as the recorded one'],
   E_UNVERIFIED: [1, 'data differ between sender and receiver'],
   E_OPERATION: [1, 'an operation completed with an error'],
   E_BUG: [1, 'faultline contradicted itself; please report it'],

@@ -5,6 +5,7 @@
  * The length changes first, so that no new fault finds a page; then every process loses its pages, in
  * atomic context; then the page cache does, once whoever is at work on a page has let go of it.
  */
+import { SystemCallError } from '../../errno.ts';
 import type { Sim } from '../../sched/completion.ts';
 import type { Memory } from '../memory.ts';
 import { CAUSE_CLEAR } from '../notify/invalidation.ts';
@@ -16,6 +17,10 @@ import type { MappedFile } from './mapped-file.ts';
 
 /** Sets the length of the file; see PageCache.truncate. */
 export function* truncateFile(memory: Memory, file: MappedFile, bytes: number): Sim<void> {
+  if (!Number.isSafeInteger(bytes) || bytes < 0) {
+    const what = `${bytes} is no length of ${file.path}`;
+    throw new SystemCallError('EINVAL', 'truncate', what, memory.node.name, '0 or more bytes');
+  }
   const old = file.length;
   file.madeBytes = Math.min(file.madeBytes, old, bytes);
   file.length = bytes;
@@ -71,6 +76,8 @@ export function* punchHole(
   };
   for (let index = first; index < end; index++) forget(index);
   yield* discard(memory, file, first, end, isGone, forget);
+  // Those that reclaim has written and taken since they were looked at.
+  for (let index = first; index < end; index++) forget(index);
 }
 
 /**
