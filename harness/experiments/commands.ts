@@ -24,7 +24,15 @@ export async function experiment(
   name: string | undefined,
   options: ExperimentOptions,
 ): Promise<number> {
-  if (name === undefined) return listExperiments(options.json ?? false);
+  if (name === undefined) {
+    if (options.out === undefined) return listExperiments(options.json ?? false);
+    throw new Failure(
+      'E_USAGE',
+      'there is nothing to leave there',
+      '--out',
+      'the name of an experiment',
+    );
+  }
   const chosen = find(name);
   if (options.out !== undefined) await prepareOutput(options.out);
   const result = runSeeded(chosen, options.seed);

@@ -229,8 +229,8 @@ function runAll(seed: number): ExperimentResult {
       'lost_bytes',
       'suspended_us',
       'total_us',
-      'usual_wait_us',
-      'longest_wait_us',
+      'longest_wait_before_us',
+      'longest_wait_meanwhile_us',
     ],
     rows,
     result:

@@ -52,7 +52,7 @@ export function readRecording(
   eventCount = Number.POSITIVE_INFINITY,
 ): Recording {
   const folder = findRun(run);
-  const first = readTrace(folder, ranks?.[0] ?? 0);
+  const first = readTrace(folder, 0);
   const all = Array.from({ length: first.ranks }, (_, rank) => rank);
   for (const rank of ranks ?? []) {
     if (rank < first.ranks) continue;

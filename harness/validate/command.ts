@@ -19,7 +19,18 @@ export async function validate(options: { readonly json?: boolean }): Promise<nu
 }
 
 function render(rows: readonly FigureRow[]): string {
-  const head = ['figure', 'unit', 'published', 'model', 'deviation', 'within', 'role', 'grade'];
+  const head = [
+    'figure',
+    'unit',
+    'published',
+    'model',
+    'deviation',
+    'within',
+    'role',
+    'grade',
+    'source',
+  ];
+  const sources = [...new Set(rows.map(({ source }) => source))];
   const cells = rows.map((row) => [
     row.figure,
     row.unit,
@@ -29,14 +40,15 @@ function render(rows: readonly FigureRow[]): string {
     row.within ? 'yes' : 'NO',
     row.role,
     row.grade,
+    `[${sources.indexOf(row.source) + 1}]`,
   ]);
   const within = rows.filter((row) => row.within).length;
   const notes = rows
     .filter(({ reason }) => reason !== '')
     .map(({ figure, reason }) => `${figure}: ${reason}`);
-  const sources = [...new Set(rows.map(({ source }) => source))].map(
-    (source) => `source: ${source}`,
-  );
+  const listed = sources.map((source, i) => `[${i + 1}] ${source}`);
   const lines = [renderRows(head, cells), `${within} of ${rows.length} within tolerance`];
-  return [...lines, ...notes, ...sources].join('\n');
+  const grades =
+    'grades: S read from the source, F off its plot, S2 from a secondary document, D derived, R recalled';
+  return [...lines, ...notes, ...listed, grades].join('\n');
 }

@@ -69,6 +69,7 @@ describe('faultline experiment', () => {
     [['experiment', 'kvm-invalidat'], "'kvm-invalidate'?"],
     [['experiment', 'nothing-like-it'], 'that `faultline experiment` lists'],
     [['experiment', '--seed', 'x'], '--seed'],
+    [['experiment', '--out', 'nowhere'], '--out'],
     [['systems', '--seed', '-1'], '--seed'],
     [['systems', 'S1'], 'command line'],
     [['validate', '--seed', '1'], '--seed'],

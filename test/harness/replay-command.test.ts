@@ -93,6 +93,12 @@ const cases: readonly BadInput[] = [
     place: '--ranks: qe has no rank 4 (expected 0 to 3)',
   },
   {
+    what: 'only a rank that the run does not have',
+    argv: () => ['replay', 'qe', '--ranks', '9'],
+    code: 'E_USAGE',
+    place: '--ranks: qe has no rank 9 (expected 0 to 3)',
+  },
+  {
     what: 'a seed that is none',
     argv: () => ['replay', 'qe', '--seed', '-1'],
     code: 'E_USAGE',
