@@ -168,6 +168,32 @@ describe('the pool of huge pages', () => {
     host.checkLeaks();
   });
 
+  it('keeps what it has promised, also from a child that has to copy', () => {
+    const { host, run } = makeBench({ ...big, mm: { hugePages: 2 } });
+    const { mm } = host;
+    const done = run(
+      (function* (): Sim<void> {
+        yield* mm.mmap(BASE, HUGE, RW, MAP_HUGETLB);
+        yield* mm.write(BASE, Uint8Array.of(1));
+        // The second page of the pool is promised, and not yet taken.
+        yield* mm.mmap(BASE + HUGE, HUGE, RW, MAP_HUGETLB);
+        const child = yield* mm.fork('child');
+        let signal = '';
+        try {
+          yield* child.write(BASE, Uint8Array.of(2));
+        } catch (error) {
+          signal = (error as { signal: string }).signal;
+        }
+        expect(signal).toBe('SIGBUS');
+        yield* mm.write(BASE + HUGE, Uint8Array.of(3));
+        expect(mm.read(BASE + HUGE, 1)).toEqual(Uint8Array.of(3));
+        yield* child.exit();
+      })(),
+    );
+    expect(done).toBe(true);
+    host.checkLeaks();
+  });
+
   it('copies a whole huge page after fork, and ends a process that finds none left', () => {
     const { host, run } = makeBench(pool);
     const { mm } = host;

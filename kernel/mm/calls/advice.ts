@@ -121,8 +121,12 @@ function* advisePages(calls: SystemCalls, start: number, end: number, advice: nu
   const { mm } = calls;
   const unfit = NEVER_FOR.get(advice) ?? 0;
   const isWhole = mm.vmas.covers(start, end);
-  for (const area of mm.vmas.overlapping(start, end)) {
-    const [from, to] = [Math.max(start, area.start), Math.min(end, area.end)];
+  // Looked up anew each time: MADV_REMOVE lets go of the lock.
+  for (let at = start; at < end; ) {
+    const area = mm.vmas.findFrom(at);
+    if (area === undefined || area.start >= end) break;
+    const [from, to] = [Math.max(at, area.start), Math.min(end, area.end)];
+    at = to;
     const isAligned = from % HUGE_BYTES === 0 && to % HUGE_BYTES === 0;
     const cutsHuge = (area.flags & VM_HUGETLB) !== 0 && !isAligned;
     const isWrong = (area.flags & unfit) !== 0 || !suits(area, advice) || cutsHuge;

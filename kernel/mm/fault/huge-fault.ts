@@ -97,9 +97,9 @@ export function* hugeTlbFault(
   let head = file?.frameOf(index) ?? -1;
   const isNew = head < 0;
   if (isNew) {
-    head = memory.hugePool.take();
-    if (head < 0) return NO_PAGE;
     const isPromised = mm.hugeReserved > 0;
+    head = memory.hugePool.take(isPromised);
+    if (head < 0) return NO_PAGE;
     if (isPromised) {
       mm.hugeReserved--;
       memory.hugePool.unreserve(1);
@@ -128,7 +128,7 @@ function* hugeTlbCopy(handler: FaultHandler, page: number, vma: Vma, write: bool
   const { frames, hugePool, rmap, costs } = memory;
   const first = page - (page % HUGE_PAGES);
   const before = table.getHuge(page);
-  const copy = hugePool.take();
+  const copy = hugePool.take(false);
   if (copy < 0) return NO_PAGE;
   yield costs.hugeFaultPs + HUGE_PAGES * costs.copyPagePs;
   const start = first * PAGE_BYTES;

@@ -61,8 +61,12 @@ export class HugePool {
     this.reserved -= count;
   }
 
-  /** A zeroed huge page with a reference for the caller besides the pool's; NO_FRAME when none is free. */
-  take(): number {
+  /**
+   * A zeroed huge page with a reference for the caller besides the pool's, or NO_FRAME. Whoever has no
+   * promise gets none of those that are promised to others (alloc_hugetlb_folio).
+   */
+  take(isPromised: boolean): number {
+    if (!isPromised && this.free <= this.reserved) return NO_FRAME;
     const head = this.heads.find((candidate) => this.frames.references[candidate] === 1);
     if (head === undefined) return NO_FRAME;
     this.frames.renew(head);

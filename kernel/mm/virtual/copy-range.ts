@@ -135,7 +135,7 @@ function* copyPinned(parent: MmStruct, child: MmStruct, page: number): Sim<numbe
   const isPool = table.getHuge(page) !== 0 && hugePool.owns(pteNumber(table.getHuge(page)));
   if (!isPool && table.getHuge(page) !== 0) splitMapping(parent, page);
   const count = isPool ? HUGE_PAGES : 1;
-  let copy = isPool ? hugePool.take() : reclaim.tryAllocate(child);
+  let copy = isPool ? hugePool.take(false) : reclaim.tryAllocate(child);
   if (copy < 0 && !isPool) {
     yield* reclaim.shrink(RECLAIM_BATCH);
     copy = reclaim.tryAllocate(child);
